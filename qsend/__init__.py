@@ -1,0 +1,1 @@
+"""qsend: a mail queue manager on qmail's queue, wire and controls."""

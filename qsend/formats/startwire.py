@@ -1,0 +1,68 @@
+"""What start and its children say to each other.
+
+start to a child: CONTROLS (a new generation of the control files that this
+process may know) and PEER (a replaced sibling's socket, one descriptor).
+A child to start: READY once it serves. send besides: ASK, with a request for
+the whole tree; and from start to send: SIGNAL, an operator's signal.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from qsend.core.errors import RemoteProtocolError
+from qsend.formats.frames import FRAME_MAX, Fields, frame, string
+
+CONTROLS = b"c"
+"""Body: u32 generation, then u32 count of files and (name, content) strings;
+a snapshot too long for one frame comes as CONTROLS_PART frames first."""
+CONTROLS_PART = b"p"
+PEER = b"n"
+"""Body: the sibling's role; one descriptor comes with it."""
+READY = b"r"
+"""Body: empty."""
+ASK = b"a"
+"""Body: one of the ASK_ words below."""
+SIGNAL = b"s"
+"""Body: one of the SIGNAL_ words below."""
+
+ASK_RELOAD = b"reload"
+ASK_STOP = b"stop"
+ASK_STOP_ALL = b"stop-all"
+ASK_ISOLATED = b"isolated"
+"""A remote child of its own for a suspect; the answer is PEER "isolated"."""
+
+SIGNAL_ALRM = b"alrm"
+SIGNAL_TERM = b"term"
+
+_COUNT = struct.Struct("!I")
+_HEAD = struct.Struct("!II")
+
+
+def render_controls(generation: int, files: Mapping[str, bytes]) -> list[bytes]:
+    """The frames that carry one snapshot, to be sent in order."""
+    body = _HEAD.pack(generation, len(files)) + b"".join(
+        string(name.encode()) + string(content) for name, content in files.items()
+    )
+    pieces = [body[at : at + FRAME_MAX] for at in range(0, len(body), FRAME_MAX)]
+    *parts, last = pieces
+    return [frame(CONTROLS_PART, part) for part in parts] + [frame(CONTROLS, last)]
+
+
+def parse_controls(body: bytes) -> tuple[int, dict[str, bytes]]:
+    """(generation, name to content) of a whole body, its parts joined.
+
+    Raises: RemoteProtocolError.
+    """
+    fields = Fields(body)
+    generation, count = fields.take(_HEAD)
+    files = {}
+    for _ in range(count):
+        name = fields.string()
+        try:
+            files[name.decode()] = fields.string(len(body))
+        except UnicodeDecodeError as exc:
+            raise RemoteProtocolError("control file name") from exc
+    fields.end()
+    return generation, files

@@ -1,0 +1,35 @@
+"""What start hands a child at its fork."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qsend.core.model import Accounts
+from qsend.formats.control import Controls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """A child's whole inheritance; the child owns the sockets.
+
+    `home` is the absolute home directory, `queue` its queue directory. `socks`
+    maps the role of each peer ("start", "send", "clean", "lookup", "lspawn",
+    "enqueue", "remote0" ...) to this child's end of a SEQPACKET pair; "listen"
+    is a listening socket where the role has one. `default_delivery` is dot-qmail
+    text. Descriptors 0, 1, 2 are /dev/null, the log, and the log.
+    """
+
+    role: str
+    home: str
+    single_user: bool
+    accounts: Accounts
+    controls: Controls
+    default_delivery: bytes
+    socks: Mapping[str, socket.socket]
+
+    @property
+    def queue(self) -> str:
+        """The queue directory."""
+        return f"{self.home}/queue"

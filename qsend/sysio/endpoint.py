@@ -1,0 +1,205 @@
+"""One end of a SEQPACKET wire under a Loop: frames in, frames out, descriptors.
+
+Frames given to `send` in one turn leave together, as few packets as fit. A peer
+that breaks the protocol, or goes away, is reported once through `on_close`; the
+endpoint is closed by then.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from qsend.core.errors import RemoteProtocolError
+from qsend.formats import frames
+from qsend.sysio.loop import READ, WRITE
+
+
+class Poller(Protocol):
+    """What an endpoint needs of a loop: Loop has it, and AioLoop for asyncio."""
+
+    def register(self, fd: int, mask: int, callback: Callable[[int], None]) -> None:
+        """Call back with the ready mask."""
+
+    def modify(self, fd: int, mask: int) -> None:
+        """Wait for another mask."""
+
+    def unregister(self, fd: int) -> None:
+        """Stop waiting."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the next turn."""
+
+
+OnFrame = Callable[[bytes, bytes, "Descriptors"], None]
+"""Called with (kind, body, descriptors of the packet)."""
+
+
+class Descriptors:
+    """The descriptors that came with one packet, taken in order.
+
+    Whoever takes one owns it; those not taken are closed when the packet is done.
+    """
+
+    __slots__ = ("_fds",)
+
+    def __init__(self, fds: Sequence[int]) -> None:
+        self._fds = deque(fds)
+
+    def take(self) -> int:
+        """The next descriptor. Raises: RemoteProtocolError when there is none."""
+        if not self._fds:
+            raise RemoteProtocolError("a frame came without its descriptor")
+        return self._fds.popleft()
+
+    def close_rest(self) -> None:
+        """Close what nobody took."""
+        while self._fds:
+            os.close(self._fds.popleft())
+
+
+class Endpoint:
+    """Sends and receives frames; give it a connected SEQPACKET socket."""
+
+    def __init__(
+        self,
+        loop: Poller,
+        sock: socket.socket,
+        on_frame: OnFrame,
+        on_close: Callable[[str], None],
+        *,
+        max_fds: int = 0,
+    ) -> None:
+        """Own `sock` from now on.
+
+        `on_frame` may raise RemoteProtocolError to drop the peer. `on_close`
+        gets the reason in words; b"" of a peer that closed is "closed".
+        `max_fds` descriptors are accepted per packet.
+        """
+        sock.setblocking(False)
+        self.sock = sock
+        self.closed = False
+        self._loop = loop
+        self._on_frame = on_frame
+        self._on_close = on_close
+        self._max_fds = max_fds
+        self._parts: list[bytes] = []
+        self._parts_bytes = 0
+        self._fds: list[int] = []
+        self._packets: deque[tuple[bytes, list[int]]] = deque()
+        self._writing = False
+        loop.register(sock.fileno(), READ, self._ready)
+
+    @property
+    def backlog(self) -> int:
+        """Packets that the peer has not yet taken."""
+        return len(self._packets)
+
+    def send(self, frame: bytes, fd: int | None = None) -> None:
+        """Queue one frame; `fd` is duplicated into the peer and closed here."""
+        if self.closed:
+            if fd is not None:
+                os.close(fd)
+            return
+        if (
+            self._parts_bytes + len(frame) > frames.PACKET_MAX
+            or len(self._fds) >= frames.FDS_MAX
+        ):
+            self._cut()
+        if not self._parts and not self._packets:
+            self._loop.call_soon(self.flush)
+        self._parts.append(frame)
+        self._parts_bytes += len(frame)
+        if fd is not None:
+            self._fds.append(fd)
+
+    def flush(self) -> None:
+        """Write what is queued as far as the peer takes it."""
+        if self.closed:
+            return
+        self._cut()
+        while self._packets:
+            packet, fds = self._packets[0]
+            try:
+                socket.send_fds(self.sock, [packet], fds)
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                self.close(f"write failed: {exc.strerror}")
+                return
+            self._packets.popleft()
+            _close_all(fds)
+        if self._writing != bool(self._packets):
+            self._writing = bool(self._packets)
+            mask = READ | WRITE if self._writing else READ
+            self._loop.modify(self.sock.fileno(), mask)
+
+    def close(self, reason: str) -> None:
+        """Close and report; later calls do nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.unregister(self.sock.fileno())
+        self.sock.close()
+        _close_all(self._fds)
+        for _, fds in self._packets:
+            _close_all(fds)
+        self._packets.clear()
+        self._on_close(reason)
+
+    def _cut(self) -> None:
+        if self._parts:
+            self._packets.append((b"".join(self._parts), self._fds))
+            self._parts, self._parts_bytes, self._fds = [], 0, []
+
+    def _ready(self, mask: int) -> None:
+        if mask & WRITE:
+            self.flush()
+        if mask & ~WRITE and not self.closed:
+            self._receive()
+
+    def _receive(self) -> None:
+        # A few packets per turn, so that one busy peer does not starve the rest.
+        for _ in range(16):
+            try:
+                packet, fds, flags, _addr = socket.recv_fds(
+                    self.sock, frames.PACKET_MAX, self._max_fds
+                )
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                self.close(f"read failed: {exc.strerror}")
+                return
+            self._take(packet, Descriptors(fds), flags)
+            if self.closed:
+                return
+
+    def _take(self, packet: bytes, fds: Descriptors, flags: int) -> None:
+        try:
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise RemoteProtocolError("packet too long")
+            if not packet:
+                self.close("closed")
+                return
+            for kind, body in frames.split(packet):
+                self._on_frame(kind, body, fds)
+                if self.closed:
+                    return
+        except RemoteProtocolError as exc:
+            self.close(str(exc))
+        finally:
+            fds.close_rest()
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+    fds.clear()
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected SEQPACKET sockets, closed on exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -1,0 +1,69 @@
+"""A child's line to start: new controls, replaced siblings, readiness.
+
+start's death closes the line; every child ends then (exit 0), so that no tree
+is left without its root.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+
+from qsend.core.errors import RemoteProtocolError
+from qsend.formats import startwire
+from qsend.formats.frames import frame
+from qsend.sysio.endpoint import Descriptors, Endpoint, Poller
+
+
+class Parent:
+    """Receives what start says and answers READY and ASK."""
+
+    def __init__(
+        self,
+        loop: Poller,
+        sock: socket.socket,
+        *,
+        on_close: Callable[[], None],
+        on_controls: Callable[[int, Mapping[str, bytes]], None] | None = None,
+        on_peer: Callable[[str, socket.socket], None] | None = None,
+        on_signal: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Own `sock`.
+
+        Args:
+            on_close: start is gone, or asked this process to end by closing.
+            on_controls: (generation, files by name), already validated by start.
+            on_peer: (role, connected socket) of a replaced sibling.
+            on_signal: a SIGNAL_ word; only send gets them.
+        """
+        self._on_close = on_close
+        self._on_controls = on_controls
+        self._on_peer = on_peer
+        self._on_signal = on_signal
+        self._parts = b""
+        self._endpoint = Endpoint(loop, sock, self._frame, self._closed, max_fds=8)
+
+    def ready(self) -> None:
+        """Say that this process serves now."""
+        self._endpoint.send(frame(startwire.READY, b""))
+        self._endpoint.flush()
+
+    def ask(self, word: bytes) -> None:
+        """Send an ASK_ word; only send does."""
+        self._endpoint.send(frame(startwire.ASK, word))
+
+    def _closed(self, _reason: str) -> None:
+        self._on_close()
+
+    def _frame(self, kind: bytes, body: bytes, fds: Descriptors) -> None:
+        if kind == startwire.CONTROLS_PART:
+            self._parts += body
+        elif kind == startwire.CONTROLS and self._on_controls is not None:
+            whole, self._parts = self._parts + body, b""
+            self._on_controls(*startwire.parse_controls(whole))
+        elif kind == startwire.PEER and self._on_peer is not None:
+            self._on_peer(body.decode(), socket.socket(fileno=fds.take()))
+        elif kind == startwire.SIGNAL and self._on_signal is not None:
+            self._on_signal(body)
+        else:
+            raise RemoteProtocolError(f"unexpected frame {kind!r} from start")
