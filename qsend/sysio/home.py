@@ -1,0 +1,71 @@
+"""Where qsend lives, and one control file read on its own.
+
+For programs that need few controls and a fast start; the processes of the tree
+get a whole snapshot from start instead.
+Source: design.md 11; qmail control.c control_readfile().
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from qsend.core.errors import TempFail
+from qsend.formats.control import FILE_MAX
+
+DEFAULT_HOME = "/var/qmail"
+"""The home of qmail itself (conf-qmail)."""
+
+HOME_FILE = "/etc/qsend/home"
+"""Names the home of this machine on its first line."""
+
+_HOME_FILE_MAX = 8192
+"""More than PATH_MAX (4096); what lies beyond cannot be a path."""
+
+
+def find_home(explicit: str | None, environ: Mapping[str, str]) -> str:
+    """The home directory: `explicit`, $QSEND_HOME, /etc/qsend/home, /var/qmail.
+
+    Args:
+        explicit: value of `--home`, or None when the option was not given.
+        environ: the environment; an empty QSEND_HOME counts as unset.
+    Returns: a path, not checked for existence; absolute if its source was.
+    Raises: TempFail when /etc/qsend/home exists and cannot be read.
+    """
+    if explicit:
+        return explicit
+    if from_environ := environ.get("QSEND_HOME"):
+        return from_environ
+    return _home_from_file(HOME_FILE) or DEFAULT_HOME
+
+
+def _home_from_file(path: str) -> str | None:
+    content = _read_bounded(path, _HOME_FILE_MAX)
+    if content is None:
+        return None
+    return os.fsdecode(content.split(b"\n", 1)[0].strip()) or None
+
+
+def read_control(home: str, name: str) -> bytes | None:
+    """The whole content of `<home>/control/<name>`; None when there is no such file.
+
+    Args:
+        home: the home directory.
+        name: a file name that our own code chose, without `/`.
+    Raises: TempFail when the file exists and cannot be read, or is longer than
+        FILE_MAX: mail waits while the operator repairs it.
+    """
+    return _read_bounded(os.path.join(home, "control", name), FILE_MAX)
+
+
+def _read_bounded(path: str, limit: int) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(limit + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise TempFail(f"unable to read {path}: {exc.strerror}") from exc
+    if len(content) > limit:
+        raise TempFail(f"{path} is longer than {limit} bytes")
+    return content
