@@ -1,4 +1,4 @@
-"""What start hands a child at its fork."""
+"""What start hands a child at its fork, and lspawn a local child."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from qsend.core.model import Accounts
+from qsend.core.model import Account, Accounts
 from qsend.formats.control import Controls
 
 
@@ -33,3 +33,23 @@ class Boot:
     def queue(self) -> str:
         """The queue directory."""
         return f"{self.home}/queue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildBoot:
+    """A local child's whole inheritance; the child owns the socket.
+
+    `home` is qsend's home, not the user's. Privilege is already dropped to
+    `account`, every descriptor but `sock` and 0, 1, 2 is closed. CHILD frames,
+    one descriptor each, come on `sock`; REPORT frames go back; its end means: no
+    more work. `local_concurrency` bounds what comes at a time. `controls` and
+    `default_delivery` are those of Boot.
+    """
+
+    home: str
+    account: Account
+    controls: Controls
+    default_delivery: bytes
+    sock: socket.socket
+    single_user: bool
+    local_concurrency: int
