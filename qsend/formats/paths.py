@@ -46,9 +46,12 @@ def bounce(messid: MessId) -> str:
     return f"bounce/{messid}"
 
 
-def aside(messid: MessId) -> str:
-    """Directory that keeps the files of a damaged message."""
-    return f"aside/{messid}"
+def aside_name(messid: MessId, stamp: int) -> str:
+    """`<N>.<unix time>`: where aside/ keeps the files of a damaged message.
+
+    The time keeps apart two messages that had the same number.
+    """
+    return f"{messid}.{stamp}"
 
 
 def parse_messid(name: str) -> MessId | None:
