@@ -1,0 +1,178 @@
+"""The family of processes that start keeps: who they are and what each is given.
+
+A role is one process ("remote3"), its kind what code it runs ("remote").
+Source: design section 2 (processes), 10 (controls); protocols 2.1 (classic ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SEND = "send"
+ENQUEUE = "enqueue"
+CLASSIC = "classic-"
+"""Prefix of the programs that stand in for ours: --lspawn, --rspawn, --clean."""
+ISOLATED = "isolated"
+"""How send calls a remote of its own; the roles are isolated1, isolated2 ..."""
+
+NAMES: Mapping[str, str] = {
+    "enqueue": "qmail-queue",
+    "lookup": "qmail-lookup",
+    "clean": "qmail-clean",
+    "lspawn": "qmail-lspawn",
+    "remote": "qmail-remote",
+    "send": "qmail-send",
+    "classic-lspawn": "qmail-lspawn",
+    "classic-rspawn": "qmail-rspawn",
+    "classic-clean": "qmail-clean",
+}
+"""What the log calls each kind."""
+
+_LINKS = (
+    ("send", "enqueue"),
+    ("send", "clean"),
+    ("send", "lspawn"),
+    ("send", "remote"),
+    ("send", "classic-lspawn"),
+    ("send", "classic-rspawn"),
+    ("send", "classic-clean"),
+    ("lspawn", "lookup"),
+)
+"""The kinds that have a socket between them."""
+
+# me and locals go to all: the rules for defaults need them, and they are no secret.
+_ALL = ("me", "locals")
+CONTROL_FILES: Mapping[str, frozenset[str]] = {
+    "enqueue": frozenset({*_ALL, "durability", "queueminfree"}),
+    "lookup": frozenset({*_ALL, "virtualdomains", "patrn"}),
+    "clean": frozenset({*_ALL, "durability"}),
+    "lspawn": frozenset(
+        {
+            *_ALL,
+            "bouncehost",
+            "concurrencylocal",
+            "concurrencyperuser",
+            "durability",
+            "envnoathost",
+            "patrn",
+            "timeoutterm",
+        }
+    ),
+    "remote": frozenset(
+        {
+            *_ALL,
+            "concurrencyperhost",
+            "concurrencyremote",
+            "helohost",
+            "resolvers",
+            "smtproutes",
+            "timeoutconnect",
+            "timeoutremote",
+            "timeoutterm",
+        }
+    ),
+    "send": frozenset(
+        {
+            *_ALL,
+            "bouncefrom",
+            "bouncehost",
+            "concurrencylocal",
+            "concurrencyperhost",
+            "concurrencyperuser",
+            "concurrencyremote",
+            "doublebouncehost",
+            "doublebounceto",
+            "durability",
+            "envnoathost",
+            "helohost",
+            "percenthack",
+            "queuelifetime",
+            "queueminfree",
+            "smtproutes",
+            "timeoutconnect",
+            "timeoutremote",
+            "timeoutterm",
+            "virtualdomains",
+        }
+    ),
+}
+"""The control files each kind may know; a secret one goes to one kind only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The roles of one tree, in the order in which they are forked."""
+
+    roles: tuple[str, ...]
+
+    def peers(self, role: str) -> tuple[str, ...]:
+        """The roles that `role`, one of the plan or not, has a socket to."""
+        return tuple(other for other in self.roles if _linked(kind(role), kind(other)))
+
+    def unit(self, role: str) -> tuple[str, ...]:
+        """`role` and what is started again only together with it, in fork order."""
+        if kind(role) in _PAIR:
+            return tuple(other for other in self.roles if kind(other) in _PAIR)
+        return (role,)
+
+    def followers(self, role: str) -> tuple[str, ...]:
+        """Those who cannot be given a new socket and so end when `role` does.
+
+        A classic spawner has its commands on descriptor 0, from one send.
+        """
+        if kind(role) not in _PAIR:
+            return ()
+        return tuple(other for other in self.roles if kind(other) in _FOLLOWERS)
+
+
+_PAIR = frozenset({"send", "clean", "classic-clean"})
+_FOLLOWERS = frozenset({"classic-lspawn", "classic-rspawn"})
+
+
+def plan(remotes: int, classic: Sequence[str] = ()) -> Plan:
+    """The tree with `remotes` remote children and these classic programs.
+
+    `classic` holds any of "lspawn", "rspawn" and "clean". A classic lspawn looks
+    users up by itself.
+    """
+    delivering = ["classic-lspawn"] if "lspawn" in classic else ["lspawn"]
+    if "rspawn" in classic:
+        delivering.append("classic-rspawn")
+    else:
+        delivering += [f"remote{number}" for number in range(remotes)]
+    return Plan(
+        roles=(
+            ENQUEUE,
+            *(() if "lspawn" in classic else ("lookup",)),
+            "classic-clean" if "clean" in classic else "clean",
+            *delivering,
+            SEND,
+        )
+    )
+
+
+def kind(role: str) -> str:
+    """What code a role runs."""
+    name = role.rstrip("0123456789")
+    return "remote" if name == ISOLATED else name
+
+
+def peer_name(role: str) -> str:
+    """What the role's peers call it in PEER frames and Boot.socks."""
+    return ISOLATED if role.startswith(ISOLATED) else role
+
+
+def is_classic(role: str) -> bool:
+    """Whether the role is a program that speaks qmail's own wire."""
+    return role.startswith(CLASSIC)
+
+
+def _linked(one: str, other: str) -> bool:
+    return (one, other) in _LINKS or (other, one) in _LINKS
+
+
+def visible(role: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The part of a snapshot of control files that `role` may know."""
+    known = CONTROL_FILES[kind(role)]
+    return {name: content for name, content in files.items() if name in known}
