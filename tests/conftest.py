@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.dnsserver import dns_server as dns_server
+
 
 @pytest.fixture
 def open_tmp() -> Iterator[Path]:

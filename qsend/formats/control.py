@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from qsend.core.errors import ConfigError, ConfigFault
+from qsend.core.mx import canonical
 
 FILE_MAX = 16 << 20
 """Longest control file read; a million virtual domains fit."""
@@ -180,9 +181,11 @@ def _resolvers(content: bytes) -> tuple[Resolver, ...]:
         if line.count(b":") > 1 and line[:1] != b"[":
             line = b"[" + line + b"]"
         host, port = _host_port(number, line)
-        if not host or not host.isascii():
-            raise _Problem(number, "expected address[:port]")
-        found.append(Resolver(host=host.decode(), port=port or 53))
+        try:
+            address = canonical(host.decode("ascii", "replace"))
+        except ValueError:
+            raise _Problem(number, "expected address[:port], not a name") from None
+        found.append(Resolver(host=address, port=port or 53))
     return tuple(found)
 
 
