@@ -1,0 +1,101 @@
+"""Whether a snapshot of control files can be used, found out in a child.
+
+The child that parses has no privilege and a sandbox: the process that asks is
+root, and what it asks about may be anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+from collections.abc import Mapping
+
+from qsend.core.errors import ConfigError, ConfigFault
+from qsend.core.model import Account
+from qsend.formats.control import parse_controls
+from qsend.sysio import clock, sandbox
+from qsend.sysio.fork import fork_child
+from qsend.sysio.privilege import drop, harden
+
+TIMEOUT_S = 30.0
+"""A million virtual domains parse in a few seconds."""
+_ANSWER_MAX = 1 << 20
+_SHOWN_MAX = 1000
+"""Faults told; whoever has more has one cause for all."""
+
+
+def find_faults(files: Mapping[str, bytes], parser: Account) -> list[ConfigFault]:
+    """What is wrong with the files; empty when every process can use them.
+
+    Args:
+        files: the whole snapshot, name to content.
+        parser: the account of the child.
+    Raises: TempFail when no child can be had.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = fork_child(lambda: _parse(files, parser, write), (write,), "controls")
+    except BaseException:
+        os.close(read)
+        os.close(write)
+        raise
+    os.close(write)
+    try:
+        answer = _read_answer(read)
+    finally:
+        os.close(read)
+        if answer is None:
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+    if answer is None or status != 0:
+        return [_unparsed("took too long" if answer is None else "crashed")]
+    return _faults_from(answer)
+
+
+def _parse(files: Mapping[str, bytes], parser: Account, write: int) -> int:
+    """In the child: parse, and write the faults as JSON."""
+    drop(parser)
+    harden()
+    sandbox.apply("parser")
+    faults: list[ConfigFault] = []
+    try:
+        parse_controls(files)
+    except ConfigError as exc:
+        faults = exc.faults[:_SHOWN_MAX]
+    told = [[fault.file, fault.line, fault.problem] for fault in faults]
+    with open(write, "w") as pipe:
+        json.dump(told, pipe)
+    return 0
+
+
+def _read_answer(fd: int) -> bytes | None:
+    """All that the child writes; None when it does not end in time."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    deadline_mono = clock.mono() + TIMEOUT_S
+    answer = b""
+    while len(answer) <= _ANSWER_MAX:
+        left_s = deadline_mono - clock.mono()
+        if left_s <= 0 or not poller.poll(left_s * 1000):
+            return None
+        chunk = os.read(fd, 65536)
+        if not chunk:
+            return answer
+        answer += chunk
+    return None
+
+
+def _faults_from(answer: bytes) -> list[ConfigFault]:
+    try:
+        return [
+            ConfigFault(file=str(file), line=int(line), problem=str(problem))
+            for file, line, problem in json.loads(answer)
+        ]
+    except (ValueError, TypeError):
+        return [_unparsed("gave no answer")]
+
+
+def _unparsed(what: str) -> ConfigFault:
+    return ConfigFault(file="control", line=0, problem=f"the parser {what}")
