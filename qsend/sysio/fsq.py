@@ -31,6 +31,7 @@ BOUNCE_MAX = 64 << 20
 _SECOND_NS = 1_000_000_000
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+_OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _OWN = ("info", "local", "remote", "bounce")
 
 
@@ -230,10 +231,15 @@ class Queue:
         with the same `stamp`.
         Returns: the kinds moved ("info", "local", ...).
         """
-        target = self.dirs.fd(f"aside/{paths.aside_name(messid, stamp)}")
-        moved = {name for name in _OWN if self._move(name, messid, target)}
-        for fd in (target, *(self.dirs.of(name, messid) for name in moved)):
-            self._calls.fsync(fd)
+        directory = paths.aside_name(messid, stamp)
+        target = self._calls.open(directory, _OPEN_DIR, dir_fd=self.dirs.fd("aside"))
+        try:
+            moved = {name for name in _OWN if self._move(name, messid, target)}
+            self._calls.fsync(target)
+        finally:
+            self._calls.close(target)
+        for name in moved:
+            self._calls.fsync(self.dirs.of(name, messid))
         return moved
 
     # the few system calls behind all of it
