@@ -30,7 +30,7 @@ REPORT_MAX = 10000
 REPORT_LOCAL_MAX = 3000
 """Longest report text of a local delivery (qmail-lspawn.c truncreport)."""
 
-_ADDRESS_MAX = 4096
+_ADDRESS_MAX = 8192
 _TRANSACTION = struct.Struct("!BQHH")
 _DELID = struct.Struct("!I")
 _LOCAL = struct.Struct("!BI")

@@ -1,0 +1,228 @@
+"""Slots: which waiting recipients are attempted next, and which attempts run.
+
+Knows destinations, limits and deliveries; what a result means for the message is
+the manager's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from qsend.core.destinations import Destination, Destinations, Entry
+from qsend.core.message import Attempt, Delivery, Job, Message, StartDelivery
+from qsend.core.model import Cause, Channel, DelId, MessId
+from qsend.core.retry import is_dying
+
+CROWD_MAX = 20_000
+"""Messages in memory from which on one that could only wait is put off."""
+CROWD_DESTINATION = 1000
+"""Waiting recipients that make a destination one where mail can only wait."""
+EXPIRY_S = 60.0
+"""How often the waiting mail of ill destinations is checked for its lifetime."""
+VERP_TAIL = b"-@[]"
+
+
+class Attempts:
+    """The waiting and the running recipients of both channels."""
+
+    def __init__(
+        self, messages: Mapping[MessId, Message], spread: Callable[[], int]
+    ) -> None:
+        """Watch over `messages`, which the manager fills.
+
+        `spread` gives numbers from 0 to ILL_SPREAD - 1, at random.
+        """
+        self.waiting = {channel: Destinations(_unlimited) for channel in Channel}
+        self.running = dict.fromkeys(Channel, 0)
+        self.deliveries: dict[DelId, Delivery] = {}
+        self.held: set[bytes] = set()
+        self.suspects: set[MessId] = set()
+        self._messages = messages
+        self._spread = spread
+        self._delid = 0
+        self._next_expiry = 0.0
+
+    def put(self, message: Message, job: Job, key: bytes, offset: int) -> None:
+        """One more recipient of the job waits for its destination."""
+        job.waiting += 1
+        self.waiting[job.channel].put(key, (message.messid, offset))
+
+    def fill(
+        self,
+        channel: Channel,
+        limit: int,
+        group_max: int,
+        lifetime: int,
+        now: int,
+        now_mono: float,
+    ) -> tuple[list[StartDelivery], list[tuple[Message, Job]]]:
+        """Take waiting recipients while slots are free.
+
+        Returns: the attempts to start; and the jobs of held messages that lost
+            waiting recipients to their next pass instead.
+        """
+        starts: list[StartDelivery] = []
+        passed: list[tuple[Message, Job]] = []
+        destinations = self.waiting[channel]
+        while self.running[channel] < limit:
+            destination = destinations.next_ready(now_mono)
+            if destination is None:
+                break
+            message = self._messages[destination.waiting[0][0]]
+            job = message.jobs[channel]
+            single = channel is Channel.LOCAL or message.sender.endswith(VERP_TAIL)
+            entries = destinations.take(destination, 1 if single else group_max)
+            offsets = [offset for _, offset in entries]
+            job.waiting -= len(entries)
+            if b"mess:%d" % message.messid in self.held:
+                job.left += len(entries)
+                destinations.release(destination)
+                passed.append((message, job))
+                continue
+            dying = is_dying(message.birth, now, lifetime)
+            starts.append(self._begin(message, job, destination, offsets, dying))
+        return starts, passed
+
+    def finish(
+        self, delid: DelId, text: bytes, cause: Cause, now_mono: float
+    ) -> Delivery | None:
+        """One delivery ended: free its slot, note its destination's health.
+
+        Returns: the delivery, or None when no such one runs.
+        """
+        delivery = self.deliveries.pop(delid, None)
+        if delivery is None:
+            return None
+        attempt = delivery.attempt
+        destinations = self.waiting[attempt.channel]
+        if attempt.channel is Channel.REMOTE and attempt.tried:
+            if cause is Cause.UNREACHABLE:
+                destinations.unreachable(
+                    attempt.destination, text, now_mono, self._spread()
+                )
+            elif cause is Cause.NORMAL:
+                destinations.reached(attempt.destination)
+        attempt.outstanding -= 1
+        if attempt.outstanding == 0:
+            self.running[attempt.channel] -= 1
+            destinations.release(attempt.destination)
+        return delivery
+
+    def next_wake_mono(self) -> float:
+        """When `tend` has something to do."""
+        return self._next_expiry
+
+    def tend(self, now: int, now_mono: float, lifetime: int) -> list[StartDelivery]:
+        """Every EXPIRY_S: wake destinations, forget idle ones, expire the waiting.
+
+        Returns: attempts with a verdict, for recipients that wait behind an ill
+            destination and whose lifetime is over.
+        """
+        if now_mono < self._next_expiry:
+            return []
+        self._next_expiry = now_mono + EXPIRY_S
+        starts = self._expire(now, now_mono, lifetime)
+        for destinations in self.waiting.values():
+            destinations.wake(now_mono)
+            destinations.forget_idle(now_mono)
+        return starts
+
+    def crowded(self, keys: set[tuple[Channel, bytes]], now_mono: float) -> bool:
+        """Whether memory is short and none of these destinations can go on soon."""
+        if len(self._messages) < CROWD_MAX:
+            return False
+        for channel, key in keys:
+            destination = self.waiting[channel].get(key)
+            if destination is None or not (
+                destination.held
+                or destination.is_ill(now_mono)
+                or len(destination.waiting) > CROWD_DESTINATION
+            ):
+                return False
+        return True
+
+    def purge(self, message: Message) -> None:
+        """Drop the waiting recipients of a message that ends early."""
+        for job in message.jobs.values():
+            if job.waiting:
+                for destination in self.waiting[job.channel]:
+                    entries = destination.waiting
+                    keep = [each for each in entries if each[0] != message.messid]
+                    if len(keep) != len(entries):
+                        self.waiting[job.channel].sift(destination, keep)
+
+    def suspect(self, messid: MessId, cause: Cause) -> bool:
+        """Note whether a delivery crashed; True when it did so for a second time.
+
+        A suspect is attempted alone; the second crash holds the message.
+        """
+        if cause is not Cause.CRASHED:
+            self.suspects.discard(messid)
+            return False
+        if messid not in self.suspects:
+            self.suspects.add(messid)
+            return False
+        self.suspects.discard(messid)
+        self.held.add(b"mess:%d" % messid)
+        return True
+
+    def _begin(
+        self,
+        message: Message,
+        job: Job,
+        destination: Destination,
+        offsets: list[int],
+        dying: bool,
+        verdict: bytes | None = None,
+    ) -> StartDelivery:
+        attempt = Attempt(job.channel, destination, len(offsets), verdict is None)
+        self.running[job.channel] += 1
+        job.running += len(offsets)
+        recips = []
+        for offset in offsets:
+            self._delid += 1
+            delid = DelId(self._delid)
+            address = job.addresses.get(offset, b"")
+            self.deliveries[delid] = Delivery(
+                delid, message.messid, offset, address, dying, attempt
+            )
+            recips.append((delid, offset, address))
+        return StartDelivery(
+            message.messid,
+            job.channel,
+            destination.key,
+            message.sender,
+            tuple(recips),
+            message.messid in self.suspects,
+            verdict,
+        )
+
+    def _expire(self, now: int, now_mono: float, lifetime: int) -> list[StartDelivery]:
+        starts: list[StartDelivery] = []
+        destinations = self.waiting[Channel.REMOTE]
+        for destination in list(destinations):
+            if destination.held or not destination.is_ill(now_mono):
+                continue
+            keep: list[Entry] = []
+            expired: list[Entry] = []
+            for entry in destination.waiting:
+                birth = self._messages[entry[0]].birth
+                (expired if is_dying(birth, now, lifetime) else keep).append(entry)
+            if not expired:
+                continue
+            destinations.sift(destination, keep)
+            for messid, offset in expired:
+                message = self._messages[messid]
+                job = message.jobs[Channel.REMOTE]
+                job.waiting -= 1
+                destination.running += 1
+                starts.append(
+                    self._begin(
+                        message, job, destination, [offset], True, destination.error
+                    )
+                )
+        return starts
+
+
+def _unlimited(_key: bytes) -> int:
+    return 1 << 30

@@ -1,0 +1,210 @@
+"""Who waits for what: one FIFO per destination, served in turn.
+
+A destination has its own limit and its own health. Free slots go round the
+destinations that may use them, so that neither a huge list nor a dead host can
+starve the rest. An entry that waits costs one small tuple and no attention.
+Source: docs/ARCHITECTURE.md "Scheduling"; health: qmail tcpto.c, without its table.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from qsend.core.model import MessId
+
+RECOUNT_S = 120
+"""A failure counts once in this time (qmail tcpto.c)."""
+ILL_FROM = 2
+"""So many counted failures make a destination wait."""
+ILL_UNIT_S = 64
+ILL_UNITS = 60
+ILL_SPREAD = 32
+"""It waits (ILL_UNITS + 0..ILL_SPREAD-1) * ILL_UNIT_S: 64 to 97 minutes."""
+
+Entry = tuple[MessId, int]
+"""(messid, offset of the recipient's record in the channel file)."""
+
+
+@dataclass(slots=True)
+class Destination:
+    """One destination's queue, limit and health.
+
+    `failures` counts unreachable attempts as tcpto does; `failed_mono` is when
+    the count last grew. `error` is what the last one said.
+    """
+
+    key: bytes
+    limit: int
+    waiting: deque[Entry]
+    running: int = 0
+    failures: int = 0
+    failed_mono: float = 0.0
+    ill_until_mono: float = 0.0
+    error: bytes = b""
+    held: bool = False
+    in_ring: bool = False
+
+    def is_ill(self, now_mono: float) -> bool:
+        """Whether connecting again has to wait."""
+        return now_mono < self.ill_until_mono
+
+    def may_start(self, now_mono: float) -> bool:
+        """Whether one more delivery may begin; after a failure only one probes."""
+        if not self.waiting or self.held or self.is_ill(now_mono):
+            return False
+        return self.running < (1 if self.failures else self.limit)
+
+
+class Destinations:
+    """The destinations of one channel, and the turn order among them."""
+
+    def __init__(self, limit_of: Callable[[bytes], int]) -> None:
+        """`limit_of` says how many deliveries one destination may run at once."""
+        self._limit_of = limit_of
+        self._by_key: dict[bytes, Destination] = {}
+        self._ring: deque[Destination] = deque()
+        self._held: set[bytes] = set()
+        self.waiting = 0
+
+    def __iter__(self) -> Iterator[Destination]:
+        return iter(self._by_key.values())
+
+    def get(self, key: bytes) -> Destination | None:
+        """The destination named `key`, if anything is known of it."""
+        return self._by_key.get(key)
+
+    def put(self, key: bytes, entry: Entry) -> Destination:
+        """Add one recipient at the end of its destination's FIFO."""
+        destination = self._by_key.get(key)
+        if destination is None:
+            destination = Destination(key, self._limit_of(key), deque())
+            destination.held = key in self._held
+            self._by_key[key] = destination
+        destination.waiting.append(entry)
+        self.waiting += 1
+        self._to_ring(destination)
+        return destination
+
+    def next_ready(self, now_mono: float) -> Destination | None:
+        """The destination whose turn it is, or None when none may start.
+
+        The caller takes entries from it with `take` and calls again.
+        """
+        ring = self._ring
+        while ring:
+            destination = ring.popleft()
+            if destination.may_start(now_mono):
+                ring.append(destination)
+                return destination
+            # Not ready: it comes back by put, release, wake or hold.
+            destination.in_ring = False
+        return None
+
+    def take(self, destination: Destination, most: int) -> list[Entry]:
+        """The first entry, and those of the same message that follow it.
+
+        At most `most`; the destination counts one more delivery as running.
+        """
+        waiting = destination.waiting
+        entries = [waiting.popleft()]
+        messid = entries[0][0]
+        while waiting and len(entries) < most and waiting[0][0] == messid:
+            entries.append(waiting.popleft())
+        destination.running += 1
+        self.waiting -= len(entries)
+        return entries
+
+    def release(self, destination: Destination) -> None:
+        """One delivery of this destination ended."""
+        destination.running -= 1
+        self._settle(destination)
+
+    def reached(self, destination: Destination) -> None:
+        """A host of the destination answered: it is healthy."""
+        if destination.failures:
+            destination.failures = 0
+            destination.ill_until_mono = 0.0
+            self._to_ring(destination)
+
+    def unreachable(
+        self, destination: Destination, error: bytes, now_mono: float, spread: int
+    ) -> None:
+        """No host of the destination could be connected.
+
+        Args:
+            error: what the attempt reported.
+            spread: 0 to ILL_SPREAD - 1, so that destinations do not wake together.
+        """
+        destination.error = error
+        if destination.failures and now_mono < destination.failed_mono + RECOUNT_S:
+            return
+        destination.failures = min(destination.failures + 1, 10)
+        destination.failed_mono = now_mono
+        if destination.failures >= ILL_FROM:
+            wait_s = (ILL_UNITS + spread) * ILL_UNIT_S
+            destination.ill_until_mono = now_mono + wait_s
+
+    def wake(self, now_mono: float) -> None:
+        """Give destinations whose wait is over their turn again."""
+        for destination in self._by_key.values():
+            if destination.ill_until_mono and not destination.is_ill(now_mono):
+                destination.ill_until_mono = 0.0
+                self._to_ring(destination)
+
+    def cure(self, key: bytes | None = None) -> None:
+        """Forget the ill health of one destination, or of all."""
+        chosen = self._by_key.values() if key is None else self._named(key)
+        for destination in chosen:
+            destination.failures = 0
+            destination.ill_until_mono = 0.0
+            self._to_ring(destination)
+
+    def hold(self, key: bytes, *, held: bool) -> None:
+        """Stop or resume starting deliveries to one destination."""
+        (self._held.add if held else self._held.discard)(key)
+        for destination in self._named(key):
+            destination.held = held
+            self._to_ring(destination)
+
+    def resize(self, limit_of: Callable[[bytes], int]) -> None:
+        """Apply new limits to every destination."""
+        self._limit_of = limit_of
+        for destination in self._by_key.values():
+            destination.limit = limit_of(destination.key)
+            self._to_ring(destination)
+
+    def sift(self, destination: Destination, keep: Iterable[Entry]) -> None:
+        """Replace the waiting entries by those to keep, in order."""
+        self.waiting -= len(destination.waiting)
+        destination.waiting = deque(keep)
+        self.waiting += len(destination.waiting)
+
+    def forget_idle(self, now_mono: float) -> None:
+        """Drop destinations without entries, deliveries or recent failures."""
+        for key, destination in list(self._by_key.items()):
+            remembered = destination.failures and (
+                now_mono < destination.failed_mono + 2 * ILL_UNITS * ILL_UNIT_S
+            )
+            if not destination.waiting and not destination.running and not remembered:
+                if destination.in_ring:
+                    self._ring.remove(destination)
+                del self._by_key[key]
+
+    def _named(self, key: bytes) -> list[Destination]:
+        return [self._by_key[key]] if key in self._by_key else []
+
+    def _to_ring(self, destination: Destination) -> None:
+        if not destination.in_ring and destination.waiting:
+            destination.in_ring = True
+            self._ring.append(destination)
+
+    def _settle(self, destination: Destination) -> None:
+        """Back to the ring, or out of memory when nothing more is known of it."""
+        if destination.waiting:
+            self._to_ring(destination)
+        elif not destination.running and not destination.failures:
+            if destination.in_ring:
+                return  # next_ready drops it from the ring; forget_idle from the map
+            self._by_key.pop(destination.key, None)

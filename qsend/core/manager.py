@@ -1,0 +1,459 @@
+"""The queue manager's decisions: events in, ordered actions out.
+
+The shell (procs/send) tells what happened (`known`, `todo_loaded`, `job_loaded`,
+`report`, `plan_done`, `pump`) and does what `take_actions` returns, in order: log
+lines (bytes), loads, deliveries to start, plans to execute.
+
+A message comes from todo (FIRST) and is attempted at once from memory; only what
+the attempt leaves over is written down (PREPARING, then QUEUED). A queued message
+that waits for its time is one pair in a heap. Source: docs/ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from qsend.core import bounce, logline, settle
+from qsend.core.attempts import Attempts
+from qsend.core.dues import Dues
+from qsend.core.message import (
+    Forget,
+    Job,
+    LoadJob,
+    LoadTodo,
+    Message,
+    Phase,
+    SaveHolds,
+    StartDelivery,
+)
+from qsend.core.model import Cause, Channel, DelId, Letter, MessId
+from qsend.core.plan import Plan, Purpose
+from qsend.core.retry import next_retry
+
+FIRST_MAX = 1000
+"""Messages attempted from todo at once: what a crash may deliver again stays
+below a second's work, and their descriptors below every usual limit."""
+FIRST_RECIPS_MAX = 20
+"""A message with more recipients is preprocessed first: its attempt takes long,
+and its files cost little for each recipient."""
+FIRST_WAIT_S = 1.0
+"""How long a message may wait in todo for a slot, or after its first success."""
+LOADS_PER_PUMP = 50
+"""Messages read in one turn; reports and slots are served in between."""
+PUT_OFF_S = 600
+"""How long a message is put off that could only wait in memory."""
+SYSFAIL_S = 123
+"""Retry after a system error on a message (qmail-send.c SLEEP_SYSFAIL)."""
+GAVE_UP = b"This was the last attempt; the message has been in the queue too long.\n"
+
+Action = bytes | LoadTodo | LoadJob | StartDelivery | Plan | Forget | SaveHolds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the controls say to the manager.
+
+    `limits` bounds the attempts of each channel; `destination_limit` those of one
+    remote destination; `group_max` the recipients of one remote attempt.
+    """
+
+    lifetime: int
+    limits: Mapping[Channel, int]
+    destination_limit: Callable[[bytes], int]
+    virtualdomains: Mapping[bytes, bytes]
+    group_max: int
+
+
+class Manager:
+    """All messages that are in memory or due, and what may be done next."""
+
+    def __init__(self, settings: Settings, spread: Callable[[], int]) -> None:
+        """`spread` gives numbers from 0 to ILL_SPREAD - 1, at random."""
+        self.settings = settings
+        self.messages: dict[MessId, Message] = {}
+        self.attempts = Attempts(self.messages, spread)
+        self.dues = {channel: Dues() for channel in Channel}
+        self.capacity = dict.fromkeys(Channel, 0)
+        self.exiting = False
+        self.first = 0
+        self.configure(settings)
+        self._backlog: deque[MessId] = deque()
+        self._in_backlog: set[MessId] = set()
+        self._todo_later = Dues()
+        self._deadlines: deque[tuple[float, MessId]] = deque()
+        self._dirty: dict[tuple[MessId, Channel], None] = {}
+        self._actions: list[Action] = []
+
+    def configure(self, settings: Settings) -> None:
+        """Apply new controls from now on."""
+        self.settings = settings
+        self.attempts.waiting[Channel.REMOTE].resize(settings.destination_limit)
+
+    def set_capacity(self, channel: Channel, slots: int) -> None:
+        """How many attempts the channel's spawners take now; 0 while they are lost."""
+        self.capacity[channel] = slots
+
+    # --- what the shell reads
+
+    def take_actions(self) -> list[Action]:
+        """What to do now, in order; ask again until nothing comes."""
+        for messid, channel in self._dirty:
+            message = self.messages.get(messid)
+            job = message.jobs.get(channel) if message is not None else None
+            if message is not None and job is not None and job.settled:
+                self.plan(message, settle.progress(message, job))
+                job.settled = []
+        self._dirty.clear()
+        actions, self._actions = self._actions, []
+        return actions
+
+    def next_wake_s(self, now: int, now_mono: float) -> float | None:
+        """Seconds until `pump` has something to do by itself; None for never."""
+        waits = [self.attempts.next_wake_mono() - now_mono]
+        if self._deadlines:
+            waits.append(self._deadlines[0][0] - now_mono)
+        for dues in (*self.dues.values(), self._todo_later):
+            due = dues.next_due()
+            if due is not None:
+                waits.append(float(due - now))
+        if self._backlog and self.first < FIRST_MAX:
+            waits.append(0.0)
+        return None if self.exiting else max(0.0, min(waits))
+
+    # --- events: messages
+
+    def known(self, messid: MessId) -> None:
+        """todo/N exists: enqueue said so, or a scan found it."""
+        message = self.messages.get(messid)
+        if message is not None:
+            message.seen_again |= message.phase is Phase.ENDING
+        elif messid not in self._in_backlog:
+            self._in_backlog.add(messid)
+            self._backlog.append(messid)
+
+    def todo_loaded(
+        self,
+        message: Message,
+        recips: Sequence[tuple[Channel, bytes, bytes]],
+        now: int,
+        now_mono: float,
+    ) -> None:
+        """A LoadTodo is answered.
+
+        Args:
+            message: phase FIRST, without jobs or files.
+            recips: (channel, stored address, destination key) in envelope order.
+        """
+        self.messages[message.messid] = message
+        if not recips:
+            message.phase = Phase.ENDING
+            line = logline.end_msg(message.messid)
+            self.plan(message, settle.finish_first(message, line))
+            return
+        self.first += 1
+        waits: list[tuple[Job, bytes, int]] = []
+        for channel, address, key in recips:
+            job = message.jobs.get(channel)
+            if job is None:
+                due = next_retry(message.birth, now, channel)
+                job = message.jobs[channel] = Job(channel, due)
+                message.files.add(channel)
+            waits.append((job, key, job.size))
+            job.addresses[job.size] = address
+            job.size += len(address) + 2
+        keys = {(channel, key) for channel, _, key in recips}
+        if len(recips) > FIRST_RECIPS_MAX or self._only_wait(keys, now_mono):
+            self._preprocess(message)
+            message.jobs = {}
+            return
+        for job, key, offset in waits:
+            self.attempts.put(message, job, key, offset)
+        self._deadlines.append((now_mono + FIRST_WAIT_S, message.messid))
+
+    def job_loaded(
+        self,
+        message: Message,
+        load: LoadJob,
+        recips: Sequence[tuple[int, bytes]],
+        now: int,
+        now_mono: float,
+    ) -> None:
+        """A LoadJob is answered.
+
+        Args:
+            message: phase QUEUED, without jobs, `files` as found on disk; ignored
+                when the message is in memory already.
+            load: the request.
+            recips: (offset, destination key) of what is not done, in order.
+        """
+        known = self.messages.setdefault(message.messid, message)
+        message, channel = known, load.channel
+        keys = {(channel, key) for _, key in recips}
+        if load.only is not None and (channel, load.only) not in keys:
+            self.dues[channel].push(load.due, message.messid)
+            self._drop_idle(message)
+        elif recips and self._only_wait(keys, now_mono):
+            self.dues[channel].push(now + PUT_OFF_S, message.messid)
+            self._drop_idle(message)
+        else:
+            job = Job(channel, next_retry(message.birth, now, channel))
+            message.jobs[channel] = job
+            for offset, key in recips:
+                self.attempts.put(message, job, key, offset)
+            if not recips:
+                self._close(message, job, now)
+
+    def load_failed(self, load: LoadTodo | LoadJob, now: int) -> None:
+        """The files could not be read just now; try again later."""
+        due = now + SYSFAIL_S
+        if isinstance(load, LoadTodo):
+            self._todo_later.push(due, load.messid)
+        else:
+            self.dues[load.channel].push(due, load.messid)
+
+    def damaged(self, messid: MessId, reason: str) -> None:
+        """A file of the message cannot be parsed, or is missing: set it aside."""
+        message = self.revive(messid)
+        if message.phase is Phase.QUEUED:
+            self.end(message, settle.set_aside(message, reason))
+
+    def revive(self, messid: MessId) -> Message:
+        """A queued message that was only in the heaps, in memory without jobs."""
+        return self.messages.setdefault(
+            messid, Message(messid, b"", 0, Phase.QUEUED, {}, set())
+        )
+
+    def act(self, action: Action) -> None:
+        """Add one action."""
+        self._actions.append(action)
+
+    def end(self, message: Message, plan: Plan) -> None:
+        """End a queued message by `plan`, whatever its jobs were about to do."""
+        self.attempts.purge(message)
+        message.jobs.clear()
+        message.phase = Phase.ENDING
+        self.plan(message, plan)
+
+    def plan_done(self, plan: Plan, now: int) -> None:
+        """Every step of the plan was done."""
+        message = self.messages[plan.messid]
+        message.plans -= 1
+        if plan.purpose is Purpose.PREPROCESS:
+            self.first -= 1
+            message.phase = Phase.QUEUED
+            self._prepared(message, now)
+        elif plan.purpose is Purpose.END:
+            del self.messages[plan.messid]
+            self.attempts.suspects.discard(plan.messid)
+            if b"mess:%d" % plan.messid in self.attempts.held:
+                self.attempts.held.discard(b"mess:%d" % plan.messid)
+                self._actions.append(SaveHolds())
+            self._actions.append(Forget(plan.messid))
+            if message.seen_again:
+                self.known(plan.messid)
+            return
+        self._drop_idle(message)
+
+    # --- events: deliveries
+
+    def recip_read(self, delid: DelId, address: bytes) -> None:
+        """The address of a started delivery, read from disk."""
+        self.attempts.deliveries[delid].recip = address
+
+    def report(
+        self,
+        delid: DelId,
+        letter: Letter,
+        text: bytes,
+        cause: Cause,
+        now: int,
+        now_mono: float,
+    ) -> None:
+        """One delivery ended; unknown ones are logged and ignored."""
+        delivery = self.attempts.finish(delid, text, cause, now_mono)
+        if delivery is None:
+            self._actions.append(
+                logline.warning("internal error: delivery report out of range")
+            )
+            return
+        message = self.messages.get(delivery.messid)
+        job = message.jobs.get(delivery.attempt.channel) if message else None
+        if message is None or job is None:
+            self._actions.append(logline.delivery(delid, letter, text))
+            return  # the message was removed or set aside meanwhile
+        if self.attempts.suspect(message.messid, cause):
+            text_held = f"message {message.messid} is held: its delivery crashed twice"
+            self._actions += [logline.alert(text_held), SaveHolds()]
+        if delivery.dying and letter is Letter.DEFERRAL and cause is not Cause.CRASHED:
+            letter, text = Letter.FAILURE, _with_line(text, GAVE_UP)
+        self._actions.append(logline.delivery(delid, letter, text))
+        job.running -= 1
+        if letter is Letter.DEFERRAL:
+            job.left += 1
+        else:
+            failure = None
+            if letter is Letter.FAILURE:
+                message.bouncing = True
+                failure = bounce.paragraph(
+                    delivery.recip, text, self.settings.virtualdomains
+                )
+            job.settled.append((delivery.offset, failure))
+        self._advance(message, job, now, now_mono)
+
+    # --- events: time
+
+    def pump(self, now: int, now_mono: float) -> None:
+        """Do what time, free slots and the backlog allow."""
+        if self.exiting:
+            return
+        lifetime = self.settings.lifetime
+        self._actions += self.attempts.tend(now, now_mono, lifetime)
+        self._meet_deadlines(now_mono)
+        self._load(now)
+        self.fill(now, now_mono)
+
+    def fill(self, now: int, now_mono: float) -> None:
+        """Start deliveries while slots are free."""
+        settings = self.settings
+        for channel, limit in settings.limits.items():
+            if self.exiting or channel.value.encode() in self.attempts.held:
+                continue
+            starts, passed = self.attempts.fill(
+                channel,
+                min(limit, self.capacity[channel]),
+                settings.group_max,
+                settings.lifetime,
+                now,
+                now_mono,
+            )
+            self._actions += starts
+            for message, job in passed:
+                self._advance(message, job, now, now_mono)
+
+    def stop(self) -> None:
+        """Take no new work, and write down what is only in memory."""
+        self.exiting = True
+        for message in list(self.messages.values()):
+            if message.phase is Phase.FIRST:
+                self._preprocess(message)
+
+    # --- inside
+
+    def plan(self, message: Message, plan: Plan) -> None:
+        """Have a plan executed; its message stays in memory until it is done."""
+        message.plans += 1
+        self._actions.append(plan)
+
+    def _preprocess(self, message: Message) -> None:
+        records = {}
+        for channel, job in message.jobs.items():
+            done = {offset for offset, failure in job.settled if failure is None}
+            records[channel] = tuple(
+                (offset in done, address) for offset, address in job.addresses.items()
+            )
+            job.settled = [row for row in job.settled if row[0] not in done]
+            if len(done) == len(records[channel]):
+                message.files.discard(channel)
+        message.phase = Phase.PREPARING
+        self.plan(message, settle.preprocess(message, records))
+
+    def _prepared(self, message: Message, now: int) -> None:
+        if not message.jobs:
+            for channel in message.files:
+                self.dues[channel].push(now, message.messid)
+        for channel, job in list(message.jobs.items()):
+            job.addresses = {}
+            if channel not in message.files:
+                del message.jobs[channel]
+            else:
+                self._go_on(message, job, now)
+
+    def _go_on(self, message: Message, job: Job, now: int) -> None:
+        if job.outstanding == 0:
+            self._close(message, job, now)
+        elif job.settled:
+            self._dirty[message.messid, job.channel] = None
+
+    def _close(self, message: Message, job: Job, now: int) -> None:
+        """The pass is over: note its results, and end or reschedule the message."""
+        del message.jobs[job.channel]
+        if job.left:
+            if job.retry_due <= now:
+                job.retry_due = next_retry(message.birth, now, job.channel)
+            self.plan(message, settle.defer(message, job))
+            self.dues[job.channel].push(job.retry_due, message.messid)
+            return
+        message.files.discard(job.channel)
+        if message.files:
+            self.plan(message, settle.finish_channel(message, job))
+            return
+        message.phase = Phase.ENDING
+        line = logline.end_msg(message.messid)
+        self.plan(message, settle.finish(message, job, line))
+
+    def _advance(self, message: Message, job: Job, now: int, now_mono: float) -> None:
+        if message.phase is Phase.QUEUED:
+            self._go_on(message, job, now)
+        elif message.phase is Phase.FIRST:
+            jobs = message.jobs.values()
+            if job.left or job.settled[-1][1] is not None:
+                self._preprocess(message)
+            elif not any(each.outstanding for each in jobs):
+                self.first -= 1
+                message.phase = Phase.ENDING
+                line = logline.end_msg(message.messid)
+                self.plan(message, settle.finish_first(message, line))
+            elif sum(len(each.settled) for each in jobs) == 1:
+                self._deadlines.append((now_mono + FIRST_WAIT_S, message.messid))
+
+    def _only_wait(self, keys: set[tuple[Channel, bytes]], now_mono: float) -> bool:
+        return self.exiting or self.attempts.crowded(keys, now_mono)
+
+    def _drop_idle(self, message: Message) -> None:
+        if not message.jobs and not message.plans:
+            self.messages.pop(message.messid, None)
+            self._actions.append(Forget(message.messid))
+
+    def _meet_deadlines(self, now_mono: float) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now_mono:
+            message = self.messages.get(self._deadlines.popleft()[1])
+            if message is None or message.phase is not Phase.FIRST:
+                continue
+            if any(job.waiting or job.settled for job in message.jobs.values()):
+                self._preprocess(message)
+
+    def _load(self, now: int) -> None:
+        budget = LOADS_PER_PUMP
+        while (
+            budget
+            and self._backlog
+            and self.first + LOADS_PER_PUMP - budget < FIRST_MAX
+        ):
+            messid = self._backlog.popleft()
+            self._in_backlog.discard(messid)
+            self._actions.append(LoadTodo(messid))
+            budget -= 1
+        while (late := self._todo_later.pop_due(now)) is not None:
+            self.known(late[1])
+        for channel, dues in self.dues.items():
+            for _ in range(LOADS_PER_PUMP):
+                pair = dues.pop_due(now)
+                if pair is None:
+                    break
+                self._load_job(channel, *pair, now)
+
+    def _load_job(self, channel: Channel, due: int, messid: MessId, now: int) -> None:
+        message = self.messages.get(messid)
+        if message is not None and (message.plans or channel in message.jobs):
+            if message.phase is not Phase.ENDING:
+                self.dues[channel].push(now + 1, messid)
+        elif b"mess:%d" % messid in self.attempts.held:
+            self.dues[channel].push(now + PUT_OFF_S, messid)
+        else:
+            self._actions.append(LoadJob(messid, channel, due))
+
+
+def _with_line(text: bytes, line: bytes) -> bytes:
+    return text + (b"" if not text or text.endswith(b"\n") else b"\n") + line

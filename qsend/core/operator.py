@@ -1,0 +1,117 @@
+"""What an operator may ask of the queue manager: flush, hold, release, remove.
+
+`what` is "all", "local", "remote", "host:<destination>" or "mess:<N>" (bytes).
+"""
+
+from __future__ import annotations
+
+from qsend.core import settle
+from qsend.core.errors import LocalProtocolError
+from qsend.core.manager import Manager
+from qsend.core.message import LoadJob, Phase, SaveHolds
+from qsend.core.model import Channel, MessId
+
+_CHANNELS = {channel.value.encode(): channel for channel in Channel}
+
+
+def flush(manager: Manager, what: bytes, now: int) -> None:
+    """Try what is named now; destinations concerned are taken as healthy.
+
+    Raises: LocalProtocolError when `what` names nothing that can be flushed.
+    """
+    remote = manager.attempts.waiting[Channel.REMOTE]
+    if what == b"all":
+        remote.cure()
+        for dues in manager.dues.values():
+            dues.all_now(now)
+    elif what in _CHANNELS:
+        if what == b"remote":
+            remote.cure()
+        manager.dues[_CHANNELS[what]].all_now(now)
+    elif what.startswith(b"host:") and what[5:]:
+        key = what[5:].lower()
+        remote.cure(key)
+        for due, messid in manager.dues[Channel.REMOTE].take_all():
+            if messid in manager.messages:
+                manager.dues[Channel.REMOTE].push(due, messid)
+            else:
+                manager.act(LoadJob(messid, Channel.REMOTE, due, key))
+    else:
+        _flush_message(manager, _messid(what), now)
+
+
+def hold(manager: Manager, what: bytes) -> None:
+    """Start no delivery of what is named until it is released.
+
+    Raises: LocalProtocolError when `what` names nothing that can be held.
+    """
+    for name in _names(what):
+        manager.attempts.held.add(name)
+        if name.startswith(b"host:"):
+            manager.attempts.waiting[Channel.REMOTE].hold(name[5:], held=True)
+    manager.act(SaveHolds())
+
+
+def release(manager: Manager, what: bytes, now: int) -> None:
+    """Undo a hold; "all" releases everything that is held.
+
+    Raises: LocalProtocolError when `what` names nothing that can be held.
+    """
+    held = manager.attempts.held
+    names = set(held) if what == b"all" else _names(what) & held
+    for name in names:
+        held.discard(name)
+        if name.startswith(b"host:"):
+            manager.attempts.waiting[Channel.REMOTE].hold(name[5:], held=False)
+        elif name.startswith(b"mess:"):
+            _flush_message(manager, _messid(name), now)
+    manager.act(SaveHolds())
+
+
+def remove(manager: Manager, messid: MessId) -> bool:
+    """Remove a queued message without a bounce.
+
+    Returns: False when no such message is queued.
+    Raises: LocalProtocolError while deliveries of it run.
+    """
+    message = manager.messages.get(messid)
+    dues = [manager.dues[channel].remove(messid) for channel in Channel]
+    if message is None:
+        if all(due is None for due in dues):
+            return False
+        message = manager.revive(messid)
+    if any(job.running for job in message.jobs.values()) or message.plans:
+        for channel, due in zip(Channel, dues, strict=True):
+            if due is not None:
+                manager.dues[channel].push(due, messid)
+        raise LocalProtocolError(f"message {messid} is being delivered; hold it first")
+    if message.phase is Phase.FIRST:
+        manager.first -= 1
+    manager.end(message, settle.discard(message))
+    return True
+
+
+def _flush_message(manager: Manager, messid: MessId, now: int) -> None:
+    for channel in Channel:
+        if manager.dues[channel].remove(messid) is not None:
+            manager.dues[channel].push(now, messid)
+
+
+def _names(what: bytes) -> set[bytes]:
+    if what == b"all":
+        return set(_CHANNELS)
+    if what in _CHANNELS:
+        return {what}
+    if what.startswith(b"host:") and what[5:]:
+        return {b"host:" + what[5:].lower()}
+    return {b"mess:%d" % _messid(what)}
+
+
+def _messid(what: bytes) -> MessId:
+    number = what.removeprefix(b"mess:")
+    if number == what or not number.isdigit() or len(number) > 20:
+        shown = what[:80].decode("ascii", "backslashreplace")
+        raise LocalProtocolError(
+            f"expected all, local, remote, host:NAME or mess:NUMBER, found {shown!r}"
+        )
+    return MessId(int(number))

@@ -1,0 +1,126 @@
+"""send's line to a classic spawner (qmail-lspawn, qmail-rspawn): slots of one byte.
+
+The spawner says first how many deliveries it takes; commands are written whole and
+in order, reports come back in any order. Source: qmail-send.c comm_*, del_*.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from qsend.core.model import Cause, DelId, Letter
+from qsend.formats.classic import (
+    ClassicReport,
+    Command,
+    ReportReader,
+    render_command,
+)
+from qsend.formats.delivery import LocalDelivery, Report
+from qsend.sysio.loop import READ, WRITE, Loop
+from qsend.sysio.spawnlines import CRASHED
+
+READ_MAX = 65536
+MANGLED = b"The delivery's report was mangled. (#4.3.0)\n"
+
+
+class ClassicSpawnLine:
+    """One line to a classic spawner."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        name: str,
+        on_report: Callable[[Report], None],
+        on_lost: Callable[[str, str], None],
+        on_slots: Callable[[], None],
+    ) -> None:
+        """As SpawnLine; `sock` is a stream socket."""
+        self.name = name
+        self.slots = 0
+        self._loop = loop
+        self._sock = sock
+        self._on_report = on_report
+        self._on_lost = on_lost
+        self._on_slots = on_slots
+        self._reader = ReportReader()
+        self._by_delnum: dict[int, DelId] = {}
+        self._out = bytearray()
+        self._is_closed = False
+        sock.setblocking(False)
+        loop.register(sock.fileno(), READ, self._ready)
+
+    def start_path(self, delivery: LocalDelivery) -> None:
+        """Hand over one delivery in the lowest free slot."""
+        delnum = next(n for n in range(256) if n not in self._by_delnum)
+        self._by_delnum[delnum] = delivery.delid
+        self._out += render_command(
+            Command(
+                delnum=delnum,
+                path=delivery.path,
+                sender=delivery.sender,
+                recip=delivery.recip,
+            )
+        )
+        self._write()
+
+    def _ready(self, mask: int) -> None:
+        if mask & WRITE:
+            self._write()
+        if mask & ~WRITE and not self._is_closed:
+            self._read()
+
+    def _write(self) -> None:
+        try:
+            while self._out:
+                del self._out[: self._sock.send(self._out)]
+        except BlockingIOError:
+            pass
+        except OSError as exc:
+            self._close(f"write failed: {exc.strerror}")
+            return
+        self._loop.modify(self._sock.fileno(), READ | WRITE if self._out else READ)
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(READ_MAX)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._close(f"read failed: {exc.strerror}")
+            return
+        if not data:
+            self._close("closed")
+            return
+        if not self.slots:
+            # At least one slot, and slot numbers below 255 (qmail-send.c).
+            self.slots = min(max(data[0], 1), 255)
+            data = data[1:]
+            self._on_slots()
+        for report in self._reader.feed(data):
+            self._take(report)
+
+    def _take(self, report: ClassicReport) -> None:
+        delid = self._by_delnum.pop(report.delnum, None)
+        if delid is None:
+            delid = DelId(0)  # the manager logs a report out of range
+        letter = report.letter or Letter.DEFERRAL
+        text = report.text if report.letter else MANGLED
+        self._on_report(Report(delid=delid, letter=letter, text=text))
+
+    def _close(self, reason: str) -> None:
+        self._is_closed = True
+        self._loop.unregister(self._sock.fileno())
+        self._sock.close()
+        lost, self._by_delnum = self._by_delnum, {}
+        for delid in sorted(lost.values()):
+            self._on_report(
+                Report(
+                    delid=delid,
+                    letter=Letter.DEFERRAL,
+                    text=CRASHED,
+                    cause=Cause.NORMAL,
+                )
+            )
+        self._on_lost(self.name, reason)

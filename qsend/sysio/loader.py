@@ -1,0 +1,211 @@
+"""Reads queue files for the manager: new messages, and jobs that are due.
+
+Every reading ends in one event to the manager: loaded, failed (later), or damaged.
+Source: qmail-send.c todo_do, pass_dochan.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from qsend.core import logline, mx
+from qsend.core.errors import QueueCorrupt
+from qsend.core.manager import Manager
+from qsend.core.message import LoadJob, LoadTodo, Message, Phase
+from qsend.core.model import Channel, FileIdentity, MessId
+from qsend.core.rewrite import Rules, rewrite
+from qsend.formats import paths
+from qsend.formats.control import Route
+from qsend.formats.recips import parse_recips
+from qsend.formats.todo import parse_todo
+from qsend.sysio import clock
+from qsend.sysio.fsq import Queue
+from qsend.sysio.syncer import Syncer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routing:
+    """The controls that say where a recipient's mail goes."""
+
+    rules: Rules
+    smtproutes: Mapping[bytes, Route | None]
+
+    def route(self, recip: bytes) -> tuple[bytes, Route | None]:
+        """(domain, smtproutes entry in force) of a remote recipient."""
+        domain = recip.rpartition(b"@")[2]
+        return domain, mx.route(domain, self.smtproutes)
+
+    def key(self, channel: Channel, recip: bytes) -> bytes:
+        """The destination of a recipient: a relay, a domain, a local address."""
+        if channel is Channel.LOCAL:
+            return recip.lower()
+        domain, route = self.route(recip)
+        if route is None:
+            return mx.destination(domain)
+        return mx.destination(domain, route.host, route.port)
+
+
+class Loader:
+    """Answers the manager's loads; keeps new messages' descriptors for a while."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        syncer: Syncer,
+        manager: Manager,
+        routing: Routing,
+        say: Callable[[bytes], None],
+    ) -> None:
+        self.routing = routing
+        self._queue = queue
+        self._syncer = syncer
+        self._manager = manager
+        self._say = say
+        self._fds: dict[MessId, tuple[int, int]] = {}
+
+    def load_todo(self, load: LoadTodo) -> None:
+        """Read todo/N and announce the message."""
+        messid, path = load.messid, paths.todo(load.messid)
+        try:
+            content, mtime_ns = self._queue.read_todo(messid)
+        except FileNotFoundError:
+            return  # gone since it was seen: somebody else's business
+        except QueueCorrupt as exc:
+            self._damaged(messid, str(exc))
+            return
+        except OSError as exc:
+            self._later(load, path, exc)
+            return
+        try:
+            self._announce(messid, content, mtime_ns)
+        except QueueCorrupt as exc:
+            self._damaged(messid, f"{path}: {exc}")
+        except FileNotFoundError:
+            self._damaged(messid, f"{paths.mess(messid)} is missing")
+        except OSError as exc:
+            self._later(load, paths.mess(messid), exc)
+
+    def load_job(self, load: LoadJob) -> None:
+        """Read info/N and one channel's file."""
+        messid, channel = load.messid, load.channel
+        path = paths.info(messid)
+        try:
+            sender, birth = self._queue.read_info(messid)
+        except FileNotFoundError:
+            return  # removed meanwhile
+        except QueueCorrupt as exc:
+            self._damaged(messid, str(exc))
+            return
+        except OSError as exc:
+            self._later(load, path, exc)
+            return
+        try:
+            self._queue.stat_mess(messid)
+            files = {
+                each for each in Channel if self._queue.due(each, messid) is not None
+            }
+            recips = self._waiting(channel, messid) if channel in files else []
+            bouncing = self._queue.bounce_exists(messid)
+        except QueueCorrupt as exc:
+            self._damaged(messid, f"{paths.recips(channel, messid)}: {exc}")
+            return
+        except FileNotFoundError:
+            self._damaged(messid, f"{paths.mess(messid)} is missing")
+            return
+        except OSError as exc:
+            self._later(load, paths.recips(channel, messid), exc)
+            return
+        message = Message(messid, sender, birth, Phase.QUEUED, {}, files)
+        message.bouncing = bouncing
+        self._manager.job_loaded(message, load, recips, clock.now(), clock.mono())
+
+    def take_mess(self, messid: MessId) -> tuple[int, int]:
+        """(descriptor, size) of mess/N for one attempt; the caller owns it.
+
+        Raises: OSError, QueueCorrupt.
+        """
+        kept = self._fds.pop(messid, None)
+        if kept is not None:
+            return kept
+        fd, identity = self._queue.open_mess(messid)
+        return fd, identity.size
+
+    def forget(self, messid: MessId) -> None:
+        """Close what is kept for a message."""
+        kept = self._fds.pop(messid, None)
+        if kept is not None:
+            os.close(kept[0])
+
+    def _announce(self, messid: MessId, content: bytes, mtime_ns: int) -> None:
+        envelope = parse_todo(content)
+        rules = self.routing.rules
+        rewritten = [rewrite(recip, rules) for recip in envelope.recips]
+        identity = self._identify(
+            messid, any(channel is Channel.REMOTE for channel, _ in rewritten)
+        )
+        stale = self._queue.unlink_stale(messid)
+        if stale:
+            dirs = [self._queue.dirs.fd(name) for name in stale]
+            self._syncer.commit([], dirs, self._stale_synced)
+        self._say(logline.new_msg(messid))
+        self._say(
+            logline.info_msg(
+                messid, identity.size, envelope.sender, envelope.pid, envelope.uid
+            )
+        )
+        message = Message(
+            messid,
+            envelope.sender,
+            mtime_ns // 1_000_000_000,
+            Phase.FIRST,
+            {},
+            set(),
+            mtime_ns,
+            identity,
+        )
+        key = self.routing.key
+        self._manager.todo_loaded(
+            message,
+            [
+                (channel, address, key(channel, address))
+                for channel, address in rewritten
+            ],
+            clock.now(),
+            clock.mono(),
+        )
+
+    def _identify(self, messid: MessId, remote: bool) -> FileIdentity:
+        """The file's identity; its descriptor is kept where one will be needed."""
+        if not remote:
+            return self._queue.stat_mess(messid)
+        fd, identity = self._queue.open_mess(messid)
+        self.forget(messid)
+        self._fds[messid] = (fd, identity.size)
+        return identity
+
+    def _waiting(self, channel: Channel, messid: MessId) -> list[tuple[int, bytes]]:
+        content = self._queue.read_recips(channel, messid)
+        return [
+            (offset, self.routing.key(channel, address))
+            for offset, is_done, address in parse_recips(content)
+            if not is_done
+        ]
+
+    def _later(self, load: LoadTodo | LoadJob, path: str, error: OSError) -> None:
+        self._say(
+            logline.warning(
+                f"trouble opening {path}: {error.strerror}; will try again later"
+            )
+        )
+        self._manager.load_failed(load, clock.now())
+
+    def _damaged(self, messid: MessId, reason: str) -> None:
+        self.forget(messid)
+        self._say(logline.alert(f"message {messid} is set aside: {reason}"))
+        self._manager.damaged(messid, reason)
+
+    def _stale_synced(self, error: OSError | None) -> None:
+        if error is not None:
+            self._say(logline.warning(f"trouble fsyncing removals: {error.strerror}"))

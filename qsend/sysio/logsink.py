@@ -1,0 +1,47 @@
+"""The delivery log: whole lines to a descriptor, written when there is a pause.
+
+Lines collect for one turn of the loop, so that a busy turn costs one write. The
+log is a pipe or a file; a reader that stops reading stops the writer, as qmail's.
+"""
+
+from __future__ import annotations
+
+import os
+
+from qsend.core import logline
+
+
+class LogSink:
+    """Collects lines and writes them to one descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lines: list[bytes] = []
+
+    def say(self, line: bytes) -> None:
+        """Add one line, with its line end."""
+        self._lines.append(line)
+
+    def alert(self, text: str) -> None:
+        """Add an alert line."""
+        self.say(logline.alert(text))
+
+    def warning(self, text: str) -> None:
+        """Add a warning line."""
+        self.say(logline.warning(text))
+
+    def flush(self) -> None:
+        """Write what was collected; a log that is gone loses its lines."""
+        if not self._lines:
+            return
+        data = memoryview(b"".join(self._lines))
+        self._lines.clear()
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except BlockingIOError:
+            # Somebody made the shared descriptor non-blocking: wait our turn.
+            os.set_blocking(self._fd, True)
+            os.write(self._fd, data)
+        except BrokenPipeError:
+            return

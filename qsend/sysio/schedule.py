@@ -1,0 +1,41 @@
+"""Loads the schedule of a queue at start: every preprocessed message, when due.
+
+A message is taken when info/N exists and todo/N does not. One without channel
+files has nothing left but its end, and is due at once. Costs one stat for each
+channel file. Source: qmail-send.c pqstart.
+"""
+
+from __future__ import annotations
+
+from qsend.core.manager import Manager
+from qsend.core.model import SPLIT, Channel, MessId
+from qsend.formats.paths import parse_messid
+from qsend.sysio.fsq import Queue
+
+
+def load(queue: Queue, manager: Manager, now: int) -> int:
+    """Fill the manager's due heaps from disk.
+
+    Returns: how many messages were found.
+    Raises: OSError when a directory cannot be read.
+    """
+    unprepared = set(queue.list_todo())
+    count = 0
+    for part in range(SPLIT):
+        infos = _numbers(queue, f"info/{part}") - unprepared
+        count += len(infos)
+        idle = set(infos)
+        for channel in Channel:
+            found = _numbers(queue, f"{channel.value}/{part}") & infos
+            idle -= found
+            pairs = ((queue.due(channel, messid), messid) for messid in found)
+            manager.dues[channel].load(
+                (due, messid) for due, messid in pairs if due is not None
+            )
+        manager.dues[Channel.LOCAL].load((now, messid) for messid in idle)
+    return count
+
+
+def _numbers(queue: Queue, directory: str) -> set[MessId]:
+    names = map(parse_messid, queue.dirs.names(directory))
+    return {messid for messid in names if messid is not None}

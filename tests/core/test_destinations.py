@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from qsend.core.destinations import RECOUNT_S, Destinations
+from qsend.core.model import MessId
+
+
+def make(limit: int = 2) -> Destinations:
+    return Destinations(lambda _key: limit)
+
+
+def put(destinations: Destinations, key: bytes, *messids: int) -> None:
+    for messid in messids:
+        destinations.put(key, (MessId(messid), 0))
+
+
+def starts(destinations: Destinations, count: int, now: float = 0.0) -> list[bytes]:
+    """Keys in the order in which up to `count` attempts would begin."""
+    keys = []
+    for _ in range(count):
+        ready = destinations.next_ready(now)
+        if ready is None:
+            break
+        destinations.take(ready, 1)
+        keys.append(ready.key)
+    return keys
+
+
+def test_free_slots_go_round_the_destinations() -> None:
+    destinations = make(limit=10)
+    put(destinations, b"big", *range(1, 9))
+    put(destinations, b"small", 20, 21)
+    assert starts(destinations, 5) == [b"big", b"small", b"big", b"small", b"big"]
+
+
+def test_destination_at_its_limit_waits_for_a_release() -> None:
+    destinations = make(limit=1)
+    put(destinations, b"one", 1, 2)
+    assert starts(destinations, 5) == [b"one"]
+    one = destinations.get(b"one")
+    assert one is not None
+    destinations.release(one)
+    assert starts(destinations, 5) == [b"one"]
+    assert destinations.waiting == 0
+
+
+def test_recipients_of_one_message_are_taken_together() -> None:
+    destinations = make()
+    for offset in range(5):
+        destinations.put(b"x", (MessId(7), offset))
+    put(destinations, b"x", 8)
+    ready = destinations.next_ready(0)
+    assert ready is not None
+    assert destinations.take(ready, 3) == [(7, 0), (7, 1), (7, 2)]
+    assert destinations.take(ready, 100) == [(7, 3), (7, 4)]
+    assert destinations.take(ready, 100) == [(8, 0)]
+
+
+def test_after_a_failure_only_one_attempt_probes() -> None:
+    destinations = make(limit=5)
+    put(destinations, b"sick", *range(1, 9))
+    ready = destinations.next_ready(0)
+    assert ready is not None
+    destinations.take(ready, 1)
+    destinations.unreachable(ready, b"no", 0.0, 0)
+    assert starts(destinations, 5) == []
+    destinations.release(ready)
+    assert starts(destinations, 5) == [b"sick"]
+
+
+def test_two_counted_failures_make_a_destination_wait_and_others_go_on() -> None:
+    destinations = make(limit=5)
+    put(destinations, b"sick", 1, 2, 3)
+    put(destinations, b"well", 4, 5)
+    sick = destinations.get(b"sick")
+    assert sick is not None
+    destinations.unreachable(sick, b"no", 0.0, 0)
+    destinations.unreachable(sick, b"no", RECOUNT_S - 1.0, 0)
+    assert not sick.is_ill(RECOUNT_S - 1.0)
+    destinations.unreachable(sick, b"still no", float(RECOUNT_S), 0)
+    assert starts(destinations, 5, RECOUNT_S + 1.0) == [b"well", b"well"]
+    over = RECOUNT_S + 60 * 64.0
+    assert sick.is_ill(over - 1)
+    destinations.wake(over)
+    assert starts(destinations, 5, over) == [b"sick"]
+    assert sick.error == b"still no"
+
+
+def test_reached_destination_is_healthy_at_once() -> None:
+    destinations = make(limit=3)
+    put(destinations, b"sick", 1, 2, 3)
+    sick = destinations.get(b"sick")
+    assert sick is not None
+    destinations.unreachable(sick, b"no", 0.0, 0)
+    destinations.reached(sick)
+    assert starts(destinations, 5) == [b"sick"] * 3
+
+
+def test_held_destination_starts_nothing_until_released() -> None:
+    destinations = make()
+    destinations.hold(b"x", held=True)
+    put(destinations, b"x", 1)
+    assert starts(destinations, 5) == []
+    destinations.hold(b"x", held=False)
+    assert starts(destinations, 5) == [b"x"]
+
+
+def test_idle_destinations_are_forgotten_ill_ones_are_not() -> None:
+    destinations = make()
+    put(destinations, b"idle", 1)
+    put(destinations, b"sick", 2)
+    for key in (b"idle", b"sick"):
+        ready = destinations.get(key)
+        assert ready is not None
+        destinations.take(ready, 1)
+        if key == b"sick":
+            destinations.unreachable(ready, b"no", 0.0, 0)
+        destinations.release(ready)
+    destinations.forget_idle(1.0)
+    assert destinations.get(b"idle") is None
+    assert destinations.get(b"sick") is not None
+
+
+def test_sifted_entries_keep_the_count() -> None:
+    destinations = make()
+    put(destinations, b"x", 1, 2, 3)
+    x = destinations.get(b"x")
+    assert x is not None
+    destinations.sift(x, [entry for entry in x.waiting if entry[0] != 2])
+    assert destinations.waiting == 2
+    assert [messid for messid, _ in x.waiting] == [1, 3]
