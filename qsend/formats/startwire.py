@@ -1,7 +1,8 @@
 """What start and its children say to each other.
 
 start to a child: CONTROLS (a new generation of the control files that this
-process may know) and PEER (a replaced sibling's socket, one descriptor).
+process may know) and PEER (a replaced sibling's socket, one descriptor); to
+enqueue besides DETACH.
 A child to start: READY once it serves. send besides: ASK, with a request for
 the whole tree; and from start to send: SIGNAL, an operator's signal.
 """
@@ -24,6 +25,8 @@ READY = b"r"
 """Body: empty."""
 ASK = b"a"
 """Body: one of the ASK_ words below."""
+DETACH = b"d"
+"""start to enqueue, body empty: when this line closes, go on without start."""
 SIGNAL = b"s"
 """Body: one of the SIGNAL_ words below."""
 

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 
 from qsend.core.errors import LocalProtocolError, QueueCorrupt
 from qsend.core.model import ADDRESS_MAX
-
-EXIT_TOO_LONG = 11
-EXIT_READ = 54
-EXIT_FORMAT = 91
+from qsend.formats.queueexit import QueueExit
 
 _ID_MAX = 2**64 - 1
 
@@ -104,7 +101,7 @@ class EnvelopeReader:
     __slots__ = ("_at_record", "_length", "_wanted", "error", "is_complete")
 
     def __init__(self) -> None:
-        self.error = 0
+        self.error = QueueExit.QUEUED
         self.is_complete = False
         self._wanted = ord("F")
         self._at_record = True
@@ -113,8 +110,8 @@ class EnvelopeReader:
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes; returns those to be stored, b"" after an error.
 
-        After each call `error` is 0 or the exit code: EXIT_FORMAT for a record
-        of the wrong kind, EXIT_TOO_LONG for an address over ADDRESS_MAX bytes.
+        After each call `error` is 0 or the exit code: QueueExit.FORMAT for a record
+        of the wrong kind, QueueExit.TOO_LONG for an address over ADDRESS_MAX bytes.
         """
         if self.is_complete:
             return b""
@@ -126,10 +123,10 @@ class EnvelopeReader:
                 at = self._skip_address(chunk, at)
         return b"" if self.error else chunk[: at - self.is_complete]
 
-    def finish(self) -> int:
-        """The exit code once the input has ended: 0, or EXIT_READ if cut short."""
+    def finish(self) -> QueueExit:
+        """The exit code once the input has ended: 0, or QueueExit.READ if cut short."""
         if not self.error and not self.is_complete:
-            self.error = EXIT_READ
+            self.error = QueueExit.READ
         return self.error
 
     def _begin_record(self, chunk: bytes, at: int) -> int:
@@ -141,7 +138,7 @@ class EnvelopeReader:
         elif kind == 0 and self._wanted == ord("T"):
             self.is_complete = True
         else:
-            self.error = EXIT_FORMAT
+            self.error = QueueExit.FORMAT
         return at + 1
 
     def _skip_address(self, chunk: bytes, at: int) -> int:
@@ -154,5 +151,5 @@ class EnvelopeReader:
         taken = min(room + 1, len(chunk) - at)
         self._length += taken
         if self._length > ADDRESS_MAX:
-            self.error = EXIT_TOO_LONG
+            self.error = QueueExit.TOO_LONG
         return at + taken

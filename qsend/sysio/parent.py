@@ -27,6 +27,7 @@ class Parent:
         on_controls: Callable[[int, Mapping[str, bytes]], None] | None = None,
         on_peer: Callable[[str, socket.socket], None] | None = None,
         on_signal: Callable[[bytes], None] | None = None,
+        on_detach: Callable[[], None] | None = None,
     ) -> None:
         """Own `sock`.
 
@@ -35,11 +36,14 @@ class Parent:
             on_controls: (generation, files by name), already validated by start.
             on_peer: (role, connected socket) of a replaced sibling.
             on_signal: a SIGNAL_ word; only send gets them.
+            on_detach: start will leave without ending this process; only
+                enqueue gets this.
         """
         self._on_close = on_close
         self._on_controls = on_controls
         self._on_peer = on_peer
         self._on_signal = on_signal
+        self._on_detach = on_detach
         self._parts = b""
         self._endpoint = Endpoint(loop, sock, self._frame, self._closed, max_fds=8)
 
@@ -65,5 +69,7 @@ class Parent:
             self._on_peer(body.decode(), socket.socket(fileno=fds.take()))
         elif kind == startwire.SIGNAL and self._on_signal is not None:
             self._on_signal(body)
+        elif kind == startwire.DETACH and self._on_detach is not None:
+            self._on_detach()
         else:
             raise RemoteProtocolError(f"unexpected frame {kind!r} from start")

@@ -6,10 +6,8 @@ import pytest
 
 from qsend.core.errors import LocalProtocolError, QueueCorrupt
 from qsend.core.model import ADDRESS_MAX
+from qsend.formats.queueexit import QueueExit
 from qsend.formats.todo import (
-    EXIT_FORMAT,
-    EXIT_READ,
-    EXIT_TOO_LONG,
     Envelope,
     EnvelopeReader,
     parse_todo,
@@ -28,7 +26,10 @@ def envelope(sender: bytes, *recips: bytes, uid: int = 1, pid: int = 2) -> Envel
 BOTH_WAYS = [
     (b"u1\0p2\0Fa@b\0Tc@d\0", envelope(b"a@b", b"c@d")),
     (b"u1\0p2\0F\0", envelope(b"")),
-    (b"u0\0p4194304\0F#@[]\0T\0Tx\r\ny\0", envelope(b"#@[]", b"", b"x\r\ny", uid=0, pid=1 << 22)),
+    (
+        b"u0\0p4194304\0F#@[]\0T\0Tx\r\ny\0",
+        envelope(b"#@[]", b"", b"x\r\ny", uid=0, pid=1 << 22),
+    ),
 ]  # fmt: skip
 
 
@@ -89,22 +90,26 @@ WIRE = [
     (b"Fa\r\n\0Tb\nc\0\0", 0, b"Fa\r\n\0Tb\nc\0"),
     (b"Fa\0Tb\0\0ignored", 0, b"Fa\0Tb\0"),
     (b"Fa\0Tb\0\0Fa\0", 0, b"Fa\0Tb\0"),
-    (b"F" + LONGEST + b"\0T" + LONGEST + b"\0\0", 0, b"F" + LONGEST + b"\0T" + LONGEST + b"\0"),
-    (b"F" + LONGEST + b"x\0\0", EXIT_TOO_LONG, None),
-    (b"Fa\0T" + LONGEST + b"x\0\0", EXIT_TOO_LONG, None),
-    (b"Fa\0T" + LONGEST * 3, EXIT_TOO_LONG, None),
-    (b"Fa\0T" + LONGEST, EXIT_READ, None),
-    (b"", EXIT_READ, None),
-    (b"F", EXIT_READ, None),
-    (b"Fa", EXIT_READ, None),
-    (b"Fa\0", EXIT_READ, None),
-    (b"Fa\0Tb", EXIT_READ, None),
-    (b"Fa\0Tb\0", EXIT_READ, None),
-    (b"\0", EXIT_FORMAT, None),
-    (b"Ta\0\0", EXIT_FORMAT, None),
-    (b"fa\0\0", EXIT_FORMAT, None),
-    (b"Fa\0Fb\0\0", EXIT_FORMAT, None),
-    (b"Fa\0Tb\0Xc\0\0", EXIT_FORMAT, None),
+    (
+        b"F" + LONGEST + b"\0T" + LONGEST + b"\0\0",
+        0,
+        b"F" + LONGEST + b"\0T" + LONGEST + b"\0",
+    ),
+    (b"F" + LONGEST + b"x\0\0", QueueExit.TOO_LONG, None),
+    (b"Fa\0T" + LONGEST + b"x\0\0", QueueExit.TOO_LONG, None),
+    (b"Fa\0T" + LONGEST * 3, QueueExit.TOO_LONG, None),
+    (b"Fa\0T" + LONGEST, QueueExit.READ, None),
+    (b"", QueueExit.READ, None),
+    (b"F", QueueExit.READ, None),
+    (b"Fa", QueueExit.READ, None),
+    (b"Fa\0", QueueExit.READ, None),
+    (b"Fa\0Tb", QueueExit.READ, None),
+    (b"Fa\0Tb\0", QueueExit.READ, None),
+    (b"\0", QueueExit.FORMAT, None),
+    (b"Ta\0\0", QueueExit.FORMAT, None),
+    (b"fa\0\0", QueueExit.FORMAT, None),
+    (b"Fa\0Fb\0\0", QueueExit.FORMAT, None),
+    (b"Fa\0Tb\0Xc\0\0", QueueExit.FORMAT, None),
 ]  # fmt: skip
 
 
@@ -139,6 +144,6 @@ def test_reader_stops_storing_at_the_first_error() -> None:
     reader = EnvelopeReader()
     assert reader.feed(b"Fa\0") == b"Fa\0"
     assert reader.feed(b"X") == b""
-    assert reader.error == EXIT_FORMAT
+    assert reader.error == QueueExit.FORMAT
     assert reader.feed(b"Tb\0\0") == b""
-    assert reader.finish() == EXIT_FORMAT
+    assert reader.finish() == QueueExit.FORMAT

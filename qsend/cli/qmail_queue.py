@@ -1,0 +1,95 @@
+"""qmail-queue: put one message into the queue.
+
+Reads the message from descriptor 0 to its end, then the envelope from descriptor
+1, prints nothing, and says everything by its exit code. It is not setuid: the
+enqueue process writes, and knows who asks from the kernel.
+Source: qmail-queue(8), qmail-queue.c main(); queue format 1.6.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+
+from qsend.core.errors import QsendError
+from qsend.formats.injection import CHUNK_MAX
+from qsend.formats.queueexit import QueueExit
+from qsend.formats.todo import EnvelopeReader
+from qsend.sysio.home import find_home
+from qsend.sysio.queueclient import QueueClient, QueueStopped
+
+DEATH_S = 86400
+"""How long one run may take (qmail-queue.c DEATH)."""
+
+_IGNORED = (
+    signal.SIGPIPE,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGQUIT,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGXCPU,
+    signal.SIGXFSZ,
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Queue what descriptors 0 and 1 hold; the answer is the exit code of 1.6.
+
+    Arguments are ignored, as qmail-queue does.
+    """
+    del argv
+    _set_signals()
+    try:
+        with QueueClient(find_home(None, os.environ)) as client:
+            return _run(client)
+    except QueueStopped as exc:
+        return exc.code
+    except MemoryError:
+        return QueueExit.MEMORY
+    except QsendError:
+        return QueueExit.CONFIG
+
+
+def _run(client: QueueClient) -> int:
+    if not _copy(0, client.message):
+        return QueueExit.READ
+    reader = EnvelopeReader()
+
+    def take(data: bytes) -> None:
+        # Checked here too, so that no bad envelope waits for its end.
+        reader.feed(data)
+        if reader.error:
+            raise QueueStopped(reader.error)
+        client.envelope(data)
+
+    if not _copy(1, take, lambda: reader.is_complete) or not reader.is_complete:
+        return QueueExit.READ
+    client.commit()
+    return QueueExit.QUEUED
+
+
+def _copy(
+    fd: int,
+    take: Callable[[bytes], None],
+    is_enough: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Give all bytes of `fd` to `take`; false when it cannot be read."""
+    while not is_enough():
+        try:
+            data = os.read(fd, CHUNK_MAX)
+        except OSError:
+            return False
+        if not data:
+            break
+        take(data)
+    return True
+
+
+def _set_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for signum in _IGNORED:
+        signal.signal(signum, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, lambda _signum, _frame: os._exit(QueueExit.TIMEOUT))
+    signal.alarm(DEATH_S)

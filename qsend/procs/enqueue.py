@@ -1,0 +1,196 @@
+"""The enqueue process: the only writer of mess/, intd/ and todo/ of ours.
+
+Runs as qmailq, gid qmail. At entry: socks "start", "listen" (the injection
+socket) and, while there is one, "send". Writes below queue/pid, mess, intd, todo
+and nothing else; never reads a message. It does not need the queue manager:
+without send, mail is accepted and waits in todo/, and after DETACH it outlives
+start until the next start takes the listening socket over.
+Exits 0 when start closes its line, after finishing what is complete; 111 through
+an exception.
+Source: qmail-queue.c; design 2, 3.1, 9.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Mapping
+
+import setproctitle
+
+from qsend.core.model import MessId
+from qsend.core.quota import Limits
+from qsend.formats.control import parse_controls
+from qsend.formats.frames import frame
+from qsend.formats.injection import HANDOVER, render_queued
+from qsend.sysio import callers, clock, trigger
+from qsend.sysio.boot import Boot
+from qsend.sysio.injectserver import Connection, InjectServer
+from qsend.sysio.injectstream import Intake
+from qsend.sysio.loop import Loop
+from qsend.sysio.parent import Parent
+from qsend.sysio.privilege import drop, harden
+from qsend.sysio.queuewriter import QueueWriter
+from qsend.sysio.syncer import Syncer
+
+_LISTENERS = frozenset({"smtpd", "qmtpd", "qmqpd"})
+_SEND_BACKLOG_MAX = 256
+"""Packets of QUEUED that send may leave unread; then the trigger tells it."""
+_REPEAT_S = 60.0
+"""The same trouble is logged once in this time: a full disk meets every client."""
+_TITLE = "qmail-queue: qsend"
+
+
+def main(boot: Boot) -> int:
+    """Serve until start ends this process; the answer is the exit code.
+
+    Raises: Fatal and QueueTrouble before it serves.
+    """
+    setproctitle.setproctitle(_TITLE)
+    most = _raise_descriptor_limit()
+    drop(boot.accounts.qmailq)
+    harden()
+    enqueue = Enqueue(boot, Limits.for_descriptors(most))
+    try:
+        enqueue.run()
+    finally:
+        enqueue.close()
+    return 0
+
+
+class Enqueue:
+    """What the process is made of."""
+
+    def __init__(self, boot: Boot, limits: Limits) -> None:
+        """Open the queue and serve every socket of `boot`."""
+        self._boot = boot
+        self._loop = Loop()
+        self._writer = QueueWriter(boot.queue)
+        self._syncer = Syncer(
+            self._loop, boot.controls.durability, [self._writer.todo_fd]
+        )
+        self._intake = Intake(
+            self._writer,
+            self._syncer,
+            min_free=boot.controls.queueminfree,
+            start_pid=os.getppid(),
+            on_queued=self._queued,
+            on_trouble=self._trouble,
+        )
+        self._server = InjectServer(
+            self._loop, self._intake, boot.accounts, limits, self._hand_over
+        )
+        self._send: Connection | None = None
+        self._messids: list[MessId] = []
+        self._told_mono: dict[str, float] = {}
+        self._is_detaching = False
+        self._is_detached = False
+        self._parent = Parent(
+            self._loop,
+            boot.socks["start"],
+            on_close=self._parent_gone,
+            on_controls=self._controls,
+            on_peer=self._peer,
+            on_detach=self._detach,
+        )
+
+    def run(self) -> None:
+        """Serve until it is time to end."""
+        socks = self._boot.socks
+        if "send" in socks:
+            self._peer("send", socks["send"])
+        self._server.listen(socks["listen"])
+        self._loop.at_turn_end(self._tell_queued)
+        self._parent.ready()
+        self._loop.run()
+
+    def close(self) -> None:
+        """Finish the syncs under way and give everything back."""
+        self._syncer.close()
+        self._loop.close()
+        self._writer.close()
+
+    # What start says
+
+    def _parent_gone(self) -> None:
+        if self._is_detaching:
+            self._is_detached = True
+        else:
+            self._server.drain(self._loop.stop, keep_incomplete=False)
+
+    def _detach(self) -> None:
+        self._is_detaching = True
+
+    def _controls(self, _generation: int, files: Mapping[str, bytes]) -> None:
+        # start validated the whole snapshot; we may know only a part, without me.
+        controls = parse_controls({"me": b"unused", **files})
+        self._syncer.set_level(controls.durability)
+        self._intake.min_free = controls.queueminfree
+
+    def _peer(self, role: str, sock: socket.socket) -> None:
+        if role == "send":
+            self._replace_send(sock)
+        elif role in _LISTENERS:
+            self._server.adopt(sock, callers.listener(self._boot.accounts))
+        else:
+            sock.close()
+
+    def _replace_send(self, sock: socket.socket) -> None:
+        old, self._send = self._send, None
+        if old is not None and not old.is_closed:
+            old.close()
+
+        def gone() -> None:
+            if self._send is connection:
+                self._send = None
+
+        caller = callers.bounces(self._boot.accounts)
+        connection = self._server.adopt(sock, caller, gone)
+        self._send = connection
+
+    # What send hears
+
+    def _queued(self, messid: MessId) -> None:
+        """A message is in the queue. +mess +todo, durable"""
+        self._messids.append(messid)
+
+    def _tell_queued(self) -> None:
+        if not self._messids:
+            return
+        messids, self._messids = self._messids, []
+        if self._send is not None and self._send.backlog < _SEND_BACKLOG_MAX:
+            for part in render_queued(messids):
+                self._send.send(part)
+        else:
+            # A foreign queue manager, the next send, or one that is very busy.
+            trigger.pull(f"{self._boot.queue}/lock/trigger")
+
+    # The end
+
+    def _hand_over(self, connection: Connection) -> bool:
+        if not self._is_detached or connection.caller.uid not in (0, os.getuid()):
+            return False
+        fd = self._server.stop_listening()
+        if fd is None:
+            return False
+        connection.send(frame(HANDOVER, b""), fd)
+        self._server.drain(self._loop.stop, keep_incomplete=True)
+        return True
+
+    def _trouble(self, text: str) -> None:
+        """Say on the log what the operator should know, not once per message."""
+        now_mono = clock.mono()
+        if now_mono < self._told_mono.get(text, now_mono):
+            return
+        if len(self._told_mono) > 1000:
+            self._told_mono.clear()
+        self._told_mono[text] = now_mono + _REPEAT_S
+        os.write(2, f"warning: enqueue: {text}\n".encode("utf-8", "backslashreplace"))
+
+
+def _raise_descriptor_limit() -> int:
+    """Use all descriptors the system lets us; the answer is how many."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

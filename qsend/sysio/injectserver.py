@@ -1,0 +1,388 @@
+"""The injection service: connections and their streams of messages.
+
+A client that trickles, stalls, floods or dies costs the others nothing: bytes are
+bounded per packet and turn, ordinary uids have a share of connections, streams
+and bytes in progress, and whoever sits idle above that share makes room.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket
+from collections.abc import Callable
+
+from qsend.core.errors import RemoteProtocolError
+from qsend.core.model import Accounts
+from qsend.core.quota import Limits, Quota, Share
+from qsend.formats import injection
+from qsend.formats.queueexit import QueueExit
+from qsend.sysio import clock
+from qsend.sysio.callers import Caller, identify
+from qsend.sysio.endpoint import Descriptors, Endpoint
+from qsend.sysio.injectstream import INCOMPLETE, Intake, State, Stream
+from qsend.sysio.loop import READ, Loop
+
+FIRST_SERIAL = 1 << 22
+"""From here on a qp is no pid: Linux has none larger (pid_max)."""
+
+STREAMS_MAX = 10000
+"""Streams open on one connection, answered ones included; beyond is a flood."""
+
+_ACCEPT_PER_TURN = 64
+_ACCEPT_PAUSE_S = 0.2
+_BACKLOG_MAX = 1000
+"""Packets of answers that a client may leave unread."""
+_SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Connection:
+    """One client and its streams by number. Made by InjectServer.adopt."""
+
+    def __init__(self, server: InjectServer, sock: socket.socket, caller: Caller):
+        self.caller = caller
+        self.last_mono = clock.mono()
+        self._server = server
+        self._streams: dict[int, Stream] = {}
+        self._has_used_pid = caller.pid == 0
+        self._endpoint = Endpoint(server.loop, sock, self._frame, self._closed)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._endpoint.closed
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no message is under way."""
+        return not self._streams
+
+    @property
+    def is_syncing(self) -> bool:
+        """Whether a complete message waits for its answer."""
+        return any(one.state is State.SYNCING for one in self._streams.values())
+
+    @property
+    def backlog(self) -> int:
+        """Packets that the client has not yet taken."""
+        return self._endpoint.backlog
+
+    def send(self, data: bytes, fd: int | None = None) -> None:
+        """Queue one frame for the client."""
+        self._endpoint.send(data, fd)
+        if self._endpoint.backlog > _BACKLOG_MAX:
+            self._endpoint.close("reads no answers")
+
+    def close(self) -> None:
+        """Flush what the client takes at once, then close."""
+        self._endpoint.flush()
+        self._endpoint.close("closed here")
+
+    def refuse(self) -> None:
+        """Answer BUSY for the whole connection, and close it."""
+        number = injection.WHOLE_CONNECTION
+        self._endpoint.send(injection.render_result(number, QueueExit.BUSY, 0))
+        self.close()
+
+    def abort_incomplete(self) -> None:
+        """Forget every message that has not been committed."""
+        for number, stream in list(self._streams.items()):
+            if stream.state is not State.SYNCING:
+                self._forget(number, stream)
+                stream.abort()
+
+    def _frame(self, kind: bytes, body: bytes, _fds: Descriptors) -> None:
+        self.last_mono = clock.mono()
+        if kind == injection.HANDOVER:
+            self._server.hand_over(self)
+            return
+        number, data = injection.parse_stream(body)
+        if kind == injection.MESSAGE:
+            self._stream(number).message(data)
+        elif kind == injection.ENVELOPE:
+            self._stream(number).envelope(data)
+        elif kind == injection.COMMIT:
+            self._commit(number)
+        elif kind == injection.ABORT:
+            self._abort(number)
+        else:
+            raise RemoteProtocolError(f"unexpected frame {kind!r}")
+
+    def _stream(self, number: int) -> Stream:
+        """The open stream of this number, or a new one."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            return stream
+        if len(self._streams) >= STREAMS_MAX:
+            raise RemoteProtocolError("too many streams")
+
+        def answer(stream: Stream, code: QueueExit) -> None:
+            self._answered(number, stream, code)
+
+        qp = self.caller.pid
+        if self._has_used_pid:
+            qp = self._server.next_serial()
+        self._has_used_pid = True
+        share = self._server.share(self.caller)
+        stream = Stream(self._server.intake, self.caller, qp, share, answer)
+        self._streams[number] = stream
+        self._server.begun(stream)
+        return stream
+
+    def _commit(self, number: int) -> None:
+        stream = self._stream(number)
+        if stream.state in INCOMPLETE:
+            self._server.completed(stream)
+        stream.commit()
+        if stream.state is State.OVER:
+            self._forget(number, stream)
+            self._server.settled(self)
+
+    def _abort(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None and stream.state is not State.SYNCING:
+            self._forget(number, stream)
+            stream.abort()
+            self._server.settled(self)
+
+    def _answered(self, number: int, stream: Stream, code: QueueExit) -> None:
+        if stream.state is State.OVER:
+            self._forget(number, stream)
+        self._server.answered(stream)
+        self.send(injection.render_result(number, code, stream.qp))
+        self._server.settled(self)
+
+    def _forget(self, number: int, stream: Stream) -> None:
+        self._server.births.pop(stream, None)
+        if self._streams.get(number) is stream:
+            del self._streams[number]
+
+    def _closed(self, _reason: str) -> None:
+        self.abort_incomplete()
+        self._server.closed(self)
+
+
+class InjectServer:
+    """Serves injection frames on any number of connections."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        intake: Intake,
+        accounts: Accounts,
+        limits: Limits,
+        on_handover: Callable[[Connection], bool] = lambda _connection: False,
+    ) -> None:
+        """Serve on `loop`.
+
+        `on_handover` is asked when a client wants the listening socket; its
+        answer says whether the client may go on.
+        """
+        self.loop = loop
+        self.intake = intake
+        self.births: dict[Stream, None] = {}
+        """Incomplete streams, oldest first."""
+        self._accounts = accounts
+        self._quota = Quota(limits)
+        self._limits = limits
+        self._on_handover = on_handover
+        self._connections: dict[Connection, Callable[[], None]] = {}
+        self._counted: dict[int, dict[Connection, None]] = {}
+        self._serials = itertools.count(FIRST_SERIAL)
+        self._syncing: set[Stream] = set()
+        self._listen: socket.socket | None = None
+        self._is_sweep_due = False
+        self._on_drained: Callable[[], None] | None = None
+
+    # For the process
+
+    def listen(self, sock: socket.socket) -> None:
+        """Accept clients on `sock`, owning it."""
+        sock.setblocking(False)
+        self._listen = sock
+        self.loop.register(sock.fileno(), READ, self._accept)
+
+    def stop_listening(self) -> int | None:
+        """Accept no more; returns a duplicate of the listening descriptor."""
+        if self._listen is None:
+            return None
+        listen, self._listen = self._listen, None
+        self.loop.unregister(listen.fileno())
+        fd = os.dup(listen.fileno())
+        listen.close()
+        return fd
+
+    def adopt(
+        self,
+        sock: socket.socket,
+        caller: Caller,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> Connection:
+        """Serve a connected socket, owning it."""
+        connection = Connection(self, sock, caller)
+        self._connections[connection] = on_close
+        if not caller.is_trusted:
+            self._quota.connect(caller.uid)
+            self._counted.setdefault(caller.uid, {})[connection] = None
+        return connection
+
+    def drain(self, on_drained: Callable[[], None], *, keep_incomplete: bool) -> None:
+        """Take nothing new, finish, then call `on_drained` from the loop, once.
+
+        Complete messages are always finished and answered. Incomplete ones are
+        waited for, or dropped.
+        """
+        self._on_drained = on_drained
+        fd = self.stop_listening()
+        if fd is not None:
+            os.close(fd)
+        for connection in list(self._connections):
+            if not keep_incomplete:
+                connection.abort_incomplete()
+            self.settled(connection)
+        self._check_drained()
+
+    # For connections
+
+    def next_serial(self) -> int:
+        """The qp of a message that cannot have its client's pid."""
+        return next(self._serials)
+
+    def share(self, caller: Caller) -> Share:
+        """What a new stream counts against."""
+        return Share() if caller.is_trusted else self._quota.begin(caller.uid)
+
+    def begun(self, stream: Stream) -> None:
+        """A stream exists: start its clock and itself."""
+        self.births[stream] = None
+        self._plan_sweep()
+        if self._on_drained is not None:
+            stream.fail(QueueExit.BUSY)
+        else:
+            stream.begin()
+
+    def completed(self, stream: Stream) -> None:
+        """A stream is about to be committed: the client's part is over."""
+        self.births.pop(stream, None)
+        self._syncing.add(stream)
+
+    def answered(self, stream: Stream) -> None:
+        """A stream is over, or failed early."""
+        self.births.pop(stream, None)
+        self._syncing.discard(stream)
+
+    def settled(self, connection: Connection) -> None:
+        """A stream of a connection is over; when draining, so may both be."""
+        if self._on_drained is None:
+            return
+        if connection.is_idle and not connection.is_closed:
+            connection.close()
+        self._check_drained()
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone."""
+        on_close = self._connections.pop(connection)
+        counted = self._counted.get(connection.caller.uid, {})
+        if connection in counted:
+            del counted[connection]
+            self._quota.disconnect(connection.caller.uid)
+        on_close()
+        self._check_drained()
+
+    def hand_over(self, connection: Connection) -> None:
+        """A client asks for the listening socket.
+
+        Raises: RemoteProtocolError when it may not have it.
+        """
+        if not self._on_handover(connection):
+            raise RemoteProtocolError("no handover to this peer")
+
+    def _check_drained(self) -> None:
+        if self._on_drained and not self._connections and not self._syncing:
+            self.loop.call_soon(self._on_drained)
+            self._on_drained = _nothing
+
+    # The 24 hours
+
+    def _plan_sweep(self) -> None:
+        """One timer for all streams: a timer each would stay in the loop for a day."""
+        if self._is_sweep_due or not self.births:
+            return
+        self._is_sweep_due = True
+        end_mono = next(iter(self.births)).birth_mono + self._limits.message_s
+        self.loop.call_later(max(0.0, end_mono - clock.mono()), self._sweep)
+
+    def _sweep(self) -> None:
+        self._is_sweep_due = False
+        last_mono = clock.mono() - self._limits.message_s
+        late = itertools.takewhile(lambda one: one.birth_mono <= last_mono, self.births)
+        for stream in list(late):
+            stream.fail(QueueExit.TIMEOUT)
+        self._plan_sweep()
+
+    # New clients
+
+    def _accept(self, _mask: int) -> None:
+        for _ in range(_ACCEPT_PER_TURN):
+            if self._listen is None:
+                return
+            try:
+                sock, _ = self._listen.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                if exc.errno in _SHORTAGE:
+                    self._pause()
+                    return
+                continue  # that client gave up before we came
+            self._welcome(sock)
+
+    def _pause(self) -> None:
+        """Out of descriptors: the socket stays readable, so look away a while."""
+        paused = self._listen
+        if paused is None:
+            return
+        self.loop.unregister(paused.fileno())
+
+        def resume() -> None:
+            if self._listen is paused:
+                self.loop.register(paused.fileno(), READ, self._accept)
+
+        self.loop.call_later(_ACCEPT_PAUSE_S, resume)
+
+    def _welcome(self, sock: socket.socket) -> None:
+        try:
+            caller = identify(sock, self._accounts)
+        except OSError:
+            sock.close()
+            return
+        is_admitted = caller.is_trusted or self._admit(caller)
+        connection = self.adopt(sock, caller)
+        if not is_admitted:
+            connection.refuse()
+
+    def _admit(self, caller: Caller) -> bool:
+        """Whether an ordinary caller may come in; a stalled one may have to go."""
+        uid, is_busy_too = caller.uid, False
+        if not self._quota.has_own_share(uid):
+            if not self._quota.is_full():
+                return True
+            uid, is_busy_too = self._quota.who_makes_room(uid)
+        return self.intake.may_exceed(caller) or self._evict(uid, is_busy_too)
+
+    def _evict(self, uid: int, is_busy_too: bool) -> bool:
+        """Drop the longest idle connection of `uid`, if it is stalled or may go."""
+        candidates = [one for one in self._counted[uid] if not one.is_syncing]
+        if not candidates:
+            return False
+        idlest = min(candidates, key=lambda one: one.last_mono)
+        is_stalled = clock.mono() - idlest.last_mono >= self._limits.stalled_s
+        if is_stalled or is_busy_too:
+            idlest.refuse()
+            return True
+        return False
+
+
+def _nothing() -> None:
+    """Stands for an `on_drained` that was called."""
