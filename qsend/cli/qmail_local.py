@@ -1,0 +1,139 @@
+"""qmail-local: deliver one message as the current user, the classic way.
+
+`qmail-local [-nN] user homedir local dash ext domain sender defaultdelivery`
+Descriptor 0 is the message, seekable; programs write to descriptors 1 and 2. With
+-n the instructions are printed and nothing is done. Exit codes: 0 delivered, 100
+failure, 111 deferral; the reason goes to descriptor 2, the counts to 1.
+Source: qmail-local(8), local_delivery 4.1, protocols 2.4.
+"""
+
+from __future__ import annotations
+
+import getopt
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from qsend.core.errors import ConfigError, PermFail, QsendError
+from qsend.core.model import DelId, Letter, User
+from qsend.formats.control import parse_controls
+from qsend.formats.delivery import ChildDelivery
+from qsend.sysio import dotqmailfile, mailqueue
+from qsend.sysio.home import find_home, read_control
+from qsend.sysio.localdelivery import Deliverer, Settings, describe, instructions
+
+_USAGE = (
+    b"qmail-local: usage: qmail-local [ -nN ]"
+    b" user homedir local dash ext domain sender defaultdelivery\n"
+)
+_EXIT_CODES = {Letter.SUCCESS: 0, Letter.FAILURE: 100, Letter.DEFERRAL: 111}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run with the arguments after the program's name; return the exit code."""
+    try:
+        return _main(argv)
+    except Exception as exc:  # noqa: BLE001 - Python's own exit code would bounce
+        _write(2, f"Internal trouble: {type(exc).__name__}: {exc}. (#4.3.0)\n".encode())
+        return 111
+
+
+def _main(argv: Sequence[str]) -> int:
+    try:
+        options, operands = getopt.getopt(list(argv), "nN")
+    except getopt.GetoptError:
+        operands, options = [], []
+    if len(operands) != 8 or not operands[1].startswith("/"):
+        _write(2, _USAGE)
+        return 100
+    words = [os.fsencode(word) for word in operands]
+    delivery = _delivery(words)
+    try:
+        settings = _settings(find_home(None, os.environ), words[7])
+        if options and options[-1][0] == "-n":
+            return _list(delivery, settings)
+    except QsendError as exc:
+        _write(2, _text(exc))
+        return 100 if isinstance(exc, PermFail) else 111
+    return _deliver(delivery, settings)
+
+
+def _delivery(words: Sequence[bytes]) -> ChildDelivery:
+    name, home, local, dash, ext, domain, sender = words[:7]
+    user = User(
+        name=name,
+        uid=os.getuid(),
+        gid=os.getgid(),
+        home=home,
+        dash=dash,
+        ext=ext,
+        # Whoever starts this program has decided whose home it is.
+        owns_home=False,
+    )
+    return ChildDelivery(
+        delid=DelId(0), user=user, local=local, domain=domain, sender=sender
+    )
+
+
+def _settings(home: str, default_delivery: bytes) -> Settings:
+    """The two controls that matter here. Raises: TempFail, ConfigError."""
+    files = {"me": b"localhost"}  # parse_controls wants one; it is not used
+    for name in ("patrn", "durability"):
+        content = read_control(home, name)
+        if content is not None:
+            files[name] = content
+    controls = parse_controls(files)
+    return Settings(
+        patrn=controls.patrn,
+        default_delivery=default_delivery,
+        durability=controls.durability,
+        # Inherited, as programs below a classic qmail-lspawn expect.
+        base=dict(os.environb),
+        collects=False,
+    )
+
+
+def _deliver(delivery: ChildDelivery, settings: Settings) -> int:
+    def inject(chunks: Iterable[bytes], sender: bytes, recips: Sequence[bytes]) -> int:
+        home = find_home(None, os.environ)
+        return mailqueue.inject(home, chunks, sender, recips, os.environ)
+
+    report = Deliverer(settings, inject).deliver(delivery, 0)
+    _write(1 if report.letter is Letter.SUCCESS else 2, report.text)
+    return _EXIT_CODES[report.letter]
+
+
+def _list(delivery: ChildDelivery, settings: Settings) -> int:
+    """Print what would be done. Raises: QsendError as a delivery would fail."""
+    user = delivery.user
+    home_fd = dotqmailfile.open_home(user, settings.patrn, warn=_warn)
+    try:
+        chosen = dotqmailfile.choose(home_fd, user.dash, user.ext, settings.patrn)
+    finally:
+        os.close(home_fd)
+    for line in describe(instructions(chosen, settings.default_delivery)):
+        _write(1, line)
+    return 0
+
+
+def _warn(text: str) -> None:
+    _write(2, b"warning: " + text.encode() + b"\n")
+
+
+def _text(exc: QsendError) -> bytes:
+    words = str(exc)
+    if isinstance(exc, ConfigError):
+        words += " (#4.3.0)"
+    return os.fsencode(words.rstrip("\n") + "\n")
+
+
+def _write(fd: int, data: bytes) -> None:
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except OSError:
+        pass  # nobody reads the report; the exit code says what became of it
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

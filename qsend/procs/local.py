@@ -1,0 +1,169 @@
+"""local: one account's deliveries, several at a time, for as long as there is work.
+
+uid and gid of the account (already dropped and proven by lspawn's side of the
+fork, which also sets the title). Descriptors at entry: 0, 1, 2 and the socket to
+lspawn. Writes what the account's dot-qmail files say, nothing else. Exit code: 0
+when lspawn closes the socket; 111 (from the fork) after an exception outside a
+delivery.
+
+no_new_privs must not be set here, unlike in every other process: programs in
+dot-qmail files may be setuid or setgid (procmail, sudo, qmail-queue of an older
+installation), and would silently run without what their file grants.
+Source: design.md 7; qmail-lspawn(8), qmail-local(8).
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from qsend.core import localreport
+from qsend.core.errors import RemoteProtocolError
+from qsend.core.model import Letter
+from qsend.formats import delivery as wire
+from qsend.formats import frames
+from qsend.formats.delivery import ChildDelivery, Report
+from qsend.sysio import mailqueue
+from qsend.sysio.boot import ChildBoot
+from qsend.sysio.endpoint import Descriptors, Endpoint
+from qsend.sysio.localdelivery import Deliverer, Settings
+from qsend.sysio.loop import Loop
+
+_PATH = b"/usr/local/bin:/usr/bin:/bin"
+"""For programs when the daemon itself was started without a PATH."""
+
+_SETTLE_S = 10.0
+"""How long the end waits for half-written files: far longer than a write takes,
+shorter than start's patience with a child that does not end."""
+
+_OTHERS_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""Meant for start when they reach the whole process group (a terminal's Ctrl-C, a
+service manager): this process ends by its socket, its work done."""
+
+
+class Local:
+    """Takes deliveries from lspawn and reports each of them once."""
+
+    def __init__(self, boot: ChildBoot, environ: Mapping[bytes, bytes]) -> None:
+        base = program_base(boot.home, environ)
+        inject_environ = {os.fsdecode(k): os.fsdecode(v) for k, v in base.items()}
+
+        def inject(
+            chunks: Iterable[bytes], sender: bytes, recips: Sequence[bytes]
+        ) -> int:
+            return mailqueue.inject(boot.home, chunks, sender, recips, inject_environ)
+
+        settings = Settings(
+            patrn=boot.controls.patrn,
+            default_delivery=boot.default_delivery,
+            durability=boot.controls.durability,
+            base=base,
+            collects=True,
+        )
+        self._deliverer = Deliverer(settings, inject)
+        self._loop = Loop()
+        for signum in _OTHERS_SIGNALS:
+            self._loop.on_signal(signum, _ignore)
+        self._endpoint = Endpoint(
+            self._loop,
+            boot.sock,
+            self._frame,
+            self._closed,
+            max_fds=frames.FDS_MAX,
+        )
+        self._threads_max = max(1, boot.local_concurrency)
+        self._threads = 0
+        self._outstanding = 0
+        self._work: queue.SimpleQueue[tuple[ChildDelivery, int]] = queue.SimpleQueue()
+        self._done: deque[Report] = deque()
+        self._report_due = False
+
+    def run(self) -> None:
+        """Serve until lspawn closes the socket."""
+        self._loop.run()
+        self._deliverer.settle(_SETTLE_S)
+        self._loop.close()
+
+    def _closed(self, _reason: str) -> None:
+        self._loop.stop()
+
+    def _frame(self, kind: bytes, body: bytes, fds: Descriptors) -> None:
+        if kind != wire.CHILD:
+            raise RemoteProtocolError(f"unexpected frame {kind!r} from lspawn")
+        delivery = wire.parse_child(body)
+        self._work.put((delivery, fds.take()))
+        self._outstanding += 1
+        if self._threads < min(self._outstanding, self._threads_max):
+            self._threads += 1
+            # Daemon: a program may run for hours, the process must be able to end.
+            threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        """One thread: deliveries, one after another, for ever."""
+        while True:
+            delivery, mess_fd = self._work.get()
+            self._done.append(self._deliver(delivery, mess_fd))
+            # Cleared before the reports are taken, so none can be left behind.
+            if not self._report_due:
+                self._report_due = True
+                self._loop.call_soon(self._send_reports)
+
+    def _deliver(self, delivery: ChildDelivery, mess_fd: int) -> Report:
+        try:
+            return self._deliverer.deliver(delivery, mess_fd)
+        except Exception as exc:  # noqa: BLE001 - the thread's outermost handler
+            # A bug that one message meets must not end the others' deliveries.
+            words = f"Internal trouble: {type(exc).__name__}: {exc}. (#4.3.0)\n"
+            return Report(
+                delid=delivery.delid,
+                letter=Letter.DEFERRAL,
+                text=words.encode("utf-8", "backslashreplace"),
+            )
+        finally:
+            os.close(mess_fd)
+
+    def _send_reports(self) -> None:
+        self._report_due = False
+        while self._done:
+            report = self._done.popleft()
+            self._outstanding -= 1
+            self._endpoint.send(
+                wire.render_report(
+                    Report(
+                        delid=report.delid,
+                        letter=report.letter,
+                        text=localreport.fit(report.text),
+                    ),
+                    wire.REPORT_LOCAL_MAX,
+                )
+            )
+        self._endpoint.flush()
+
+
+def program_base(home: str, environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """What users' programs get besides the variables of their delivery.
+
+    PATH and QMAILQUEUE as the daemon has them, and the home, so that `forward`
+    and its kin in a dot-qmail file find this queue. Nothing else is inherited.
+    """
+    base = {
+        b"PATH": environ.get(b"PATH") or _PATH,
+        b"QSEND_HOME": os.fsencode(home),
+    }
+    if queue_program := environ.get(b"QMAILQUEUE"):
+        base[b"QMAILQUEUE"] = queue_program
+    return base
+
+
+def _ignore() -> None:
+    """A handler, not SIG_IGN: programs would inherit that one."""
+
+
+def main(boot: ChildBoot) -> int:
+    """Serve until lspawn closes the socket; return 0."""
+    Local(boot, os.environb).run()
+    return 0

@@ -1,0 +1,167 @@
+"""Delivery into a maildir: written in tmp, synced, linked into new, new synced.
+
+Works by directory descriptors, so that many threads can deliver at once: no
+chdir, umask or alarm, which they would share. The maildir must exist already,
+with tmp and new.
+Source: maildir(5), qmail-local.c maildir_child(), local_delivery 4.7. Unlike
+qmail: no child per delivery, `new` is synced, names have microseconds, a counter
+and a random part, `/` and `:` of the host name are escaped.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+
+from qsend.core.errors import TempFail
+from qsend.formats.control import Durability
+from qsend.sysio import clock
+from qsend.sysio.dirsync import DirSync
+from qsend.sysio.messagefile import MessageFile
+
+_LIMIT_S = 86400
+"""Longest time one message may take to be written (qmail-local.c alarm)."""
+
+_TRIES = 3
+_TEMPORARY = frozenset(
+    {
+        errno.EINTR, errno.ENOMEM, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN,
+        errno.EBUSY, errno.ENFILE, errno.EMFILE, errno.ESTALE, errno.ENOLCK,
+    }
+)  # fmt: skip
+
+
+def escape_host(host: str) -> bytes:
+    r"""A host name fit for a file name: `/` is `\057`, `:` is `\072`; 64 bytes."""
+    safe = os.fsencode(host).replace(b"/", b"\\057").replace(b":", b"\\072")
+    return safe[:64] or b"localhost"
+
+
+class Maildirs:
+    """Delivers into any number of maildirs; one object per process."""
+
+    def __init__(self, durability: Durability, host: str | None = None) -> None:
+        """Make it after the fork: names carry the process number.
+
+        `host` is the name in file names, default the machine's.
+        """
+        self._durability = durability
+        self._tail = b"P%dR%b." % (os.getpid(), secrets.token_hex(4).encode())
+        self._tail += escape_host(socket.gethostname() if host is None else host)
+        self._count = itertools.count()
+        self._dir_sync = DirSync()
+
+    def deliver(
+        self, home_fd: int, path: bytes, prefix: bytes, message: MessageFile
+    ) -> None:
+        """Put `prefix` and the message into the maildir as one new file.
+
+        Args:
+            home_fd: the home; a relative `path` starts there.
+            path: the maildir.
+            prefix: the Return-Path and Delivered-To lines.
+        Raises: TempFail; then nothing is in new, except when only the last sync
+            failed: the message is there, and may come again.
+        """
+        try:
+            maildir_fd = os.open(
+                path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=home_fd
+            )
+        except OSError as exc:
+            code = "#4.3.0" if exc.errno in _TEMPORARY else "#4.2.1"
+            raise TempFail(
+                f"Unable to enter maildir {os.fsdecode(path)}: {exc.strerror}. ({code})"
+            ) from exc
+        try:
+            self._deliver(maildir_fd, prefix, message)
+        except OSError as exc:
+            raise TempFail(
+                f"Unable to deliver into maildir {os.fsdecode(path)}:"
+                f" {exc.strerror}. (#4.3.0)"
+            ) from exc
+        finally:
+            os.close(maildir_fd)
+
+    def _deliver(self, maildir_fd: int, prefix: bytes, message: MessageFile) -> None:
+        if self._durability is not Durability.FULL:
+            self._store(maildir_fd, prefix, message)
+            return
+        # Opened first, so that a maildir without new fails before any work.
+        new_fd = os.open(
+            b"new", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=maildir_fd
+        )
+        try:
+            self._store(maildir_fd, prefix, message)
+            self._dir_sync.sync(new_fd)
+        finally:
+            os.close(new_fd)
+
+    def _store(self, maildir_fd: int, prefix: bytes, message: MessageFile) -> None:
+        fd, name = self._create(maildir_fd)
+        tmp_name = b"tmp/" + name
+        try:
+            try:
+                self._write(fd, prefix, message)
+            finally:
+                os.close(fd)
+            os.link(
+                tmp_name, b"new/" + name, src_dir_fd=maildir_fd, dst_dir_fd=maildir_fd
+            )
+        finally:
+            try:
+                os.unlink(tmp_name, dir_fd=maildir_fd)
+            except OSError:
+                pass  # what became of the delivery is decided; readers clean tmp
+
+    def _create(self, maildir_fd: int) -> tuple[int, bytes]:
+        for tries_left in range(_TRIES - 1, -1, -1):
+            name = self._name()
+            try:
+                fd = os.open(
+                    b"tmp/" + name,
+                    os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+                    0o600,
+                    dir_fd=maildir_fd,
+                )
+            except FileExistsError:
+                if not tries_left:
+                    raise
+            else:
+                return fd, name
+        raise AssertionError("the last try returns or raises")
+
+    def _name(self) -> bytes:
+        seconds, rest_ns = divmod(clock.now_ns(), 1_000_000_000)
+        return b"%d.M%06dQ%d%b" % (
+            seconds,
+            rest_ns // 1000,
+            next(self._count),
+            self._tail,
+        )
+
+    def _write(self, fd: int, prefix: bytes, message: MessageFile) -> None:
+        deadline_mono = clock.mono() + _LIMIT_S
+        for piece in _pieces(prefix, message):
+            write_all(fd, piece)
+            if clock.mono() > deadline_mono:
+                raise TempFail("Timeout while writing into the maildir. (#4.3.0)")
+        if self._durability is not Durability.NONE:
+            os.fsync(fd)
+
+
+def _pieces(prefix: bytes, message: MessageFile) -> Iterator[bytes]:
+    """The prefix joined to the first piece: one write for most messages."""
+    chunks = message.chunks()
+    yield prefix + next(chunks, b"")
+    yield from chunks
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data`. Raises: OSError."""
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, memoryview(data)[written:])
