@@ -2,7 +2,8 @@
 
 Frames given to `send` in one turn leave together, as few packets as fit. A peer
 that breaks the protocol, or goes away, is reported once through `on_close`; the
-endpoint is closed by then.
+endpoint is closed by then. What a peer said before it went away is still given
+out: it may be the only news of work that is done.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Endpoint:
         self._fds: list[int] = []
         self._packets: deque[tuple[bytes, list[int]]] = deque()
         self._writing = False
+        self._unheard = False
         loop.register(sock.fileno(), READ, self._ready)
 
     @property
@@ -100,7 +102,7 @@ class Endpoint:
 
     def send(self, frame: bytes, fd: int | None = None) -> None:
         """Queue one frame; `fd` is duplicated into the peer and closed here."""
-        if self.closed:
+        if self.closed or self._unheard:
             if fd is not None:
                 os.close(fd)
             return
@@ -127,6 +129,11 @@ class Endpoint:
                 socket.send_fds(self.sock, [packet], fds)
             except BlockingIOError:
                 break
+            except (BrokenPipeError, ConnectionResetError):
+                # The peer is gone; reading its last packets ends in the close.
+                self._unheard = True
+                self._drop_output()
+                break
             except OSError as exc:
                 self.close(f"write failed: {exc.strerror}")
                 return
@@ -144,11 +151,15 @@ class Endpoint:
         self.closed = True
         self._loop.unregister(self.sock.fileno())
         self.sock.close()
+        self._drop_output()
+        self._on_close(reason)
+
+    def _drop_output(self) -> None:
+        self._parts, self._parts_bytes = [], 0
         _close_all(self._fds)
         for _, fds in self._packets:
             _close_all(fds)
         self._packets.clear()
-        self._on_close(reason)
 
     def _cut(self) -> None:
         if self._parts:
@@ -170,6 +181,10 @@ class Endpoint:
                 )
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                # Said once by a peer that closed without reading everything; its
+                # packets come after.
+                continue
             except OSError as exc:
                 self.close(f"read failed: {exc.strerror}")
                 return

@@ -1,0 +1,86 @@
+"""An endpoint over a real socket pair: what a peer said last is not lost."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from qsend.formats import frames
+from qsend.sysio.endpoint import Descriptors, Endpoint, pair
+from qsend.sysio.loop import Loop
+
+
+class Side:
+    """An endpoint that notes what it gets."""
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        self.got: list[bytes] = []
+        self.reasons: list[str] = []
+        self.endpoint = Endpoint(loop, sock, self.frame, self.reasons.append)
+
+    def frame(self, _kind: bytes, body: bytes, _fds: Descriptors) -> None:
+        self.got.append(body)
+        self.endpoint.send(frames.frame(b"a", body))
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
+
+
+def until_closed(loop: Loop, side: Side) -> None:
+    for _ in range(1000):
+        if side.reasons:
+            return
+        loop.turn(5)
+    raise AssertionError("never closed")
+
+
+@pytest.mark.parametrize("count", [1, 16, 17, 100])
+def test_endpoint_gives_out_all_that_a_lost_peer_said(loop: Loop, count: int) -> None:
+    ours, theirs = pair()
+    side = Side(loop, ours)
+    for number in range(count):
+        theirs.send(frames.frame(b"q", str(number).encode()))
+    theirs.close()
+    until_closed(loop, side)
+    assert side.got == [str(number).encode() for number in range(count)]
+    assert side.reasons == ["closed"]
+
+
+def test_endpoint_whose_peer_closed_unread_still_reads_its_packets(
+    loop: Loop,
+) -> None:
+    ours, theirs = pair()
+    side = Side(loop, ours)
+    side.endpoint.send(frames.frame(b"a", b"never read"))
+    side.endpoint.flush()
+    for number in range(40):
+        theirs.send(frames.frame(b"q", str(number).encode()))
+    theirs.close()
+    until_closed(loop, side)
+    assert len(side.got) == 40
+    assert side.reasons == ["closed"]
+
+
+def test_endpoint_to_a_lost_peer_closes_descriptors_it_was_given(loop: Loop) -> None:
+    ours, theirs = pair()
+    side = Side(loop, ours)
+    theirs.close()
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    side.endpoint.send(frames.frame(b"a", b""), write)
+    side.endpoint.flush()
+    assert os.read(read, 1) == b""  # every writer is closed
+    other = os.dup(read)
+    side.endpoint.send(frames.frame(b"a", b""), other)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(other)
+    os.close(read)
+    until_closed(loop, side)
+    assert side.reasons == ["closed"]
