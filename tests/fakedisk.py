@@ -41,6 +41,8 @@ class FakeDisk(FakeTree):
         super().__init__(now)
         self.fail: Callable[[str, str], int] | None = None
         """Asked before each call with its name and path; an errno makes it fail."""
+        self.write_most: int | None = None
+        """Bytes that one write takes; None for all."""
         self._opened: dict[int, _Open] = {}
 
     def open(
@@ -96,9 +98,10 @@ class FakeDisk(FakeTree):
         opened = self._at(fd)
         if opened.flags & os.O_APPEND:
             opened.at = len(self._nodes[opened.node].data)
-        self.pwrite(fd, bytes(data), opened.at)
-        opened.at += len(data)
-        return len(data)
+        taken = bytes(data)[: self.write_most]
+        self.pwrite(fd, taken, opened.at)
+        opened.at += len(taken)
+        return len(taken)
 
     def pwrite(self, fd: int, data: bytes, offset: int, /) -> int:
         self._may("write", "")
@@ -189,6 +192,10 @@ class FakeDisk(FakeTree):
         """The path of an open directory or file, "" when it has no name."""
         node = self._at(fd).node
         return next((path for path, found in self._walk(ROOT, "") if found == node), "")
+
+    def node_of(self, fd: int) -> int:
+        """The number by which ops name an open file or directory."""
+        return self._at(fd).node
 
     def _may(self, call: str, path: str) -> None:
         code = self.fail(call, path) if self.fail else 0
