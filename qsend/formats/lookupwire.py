@@ -22,8 +22,10 @@ ANSWER = b"U"
 strings name, home, dash, ext; otherwise the string text."""
 
 LOCAL_MAX = 4096
-"""Longest local part asked for; addresses are bounded further up."""
-_FIELD_MAX = 4096
+"""Longest local part asked for: four times what can be injected, since control
+files may put something before it. Longer ones are nobody's."""
+_FIELD_MAX = 8192
+"""Longest field of a user: a record of users/cdb and a local part together."""
 _TEXT_MAX = 1000
 
 _FOUND, _NONE, _TROUBLE = 0, 1, 2

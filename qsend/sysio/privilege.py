@@ -65,5 +65,14 @@ def harden() -> None:
     Raises: Fatal.
     """
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    hide()
+
+
+def hide() -> None:
+    """No core, no tracing by siblings; programs that it runs may be setuid.
+
+    For processes that run users' programs; all others `harden`.
+    Raises: Fatal.
+    """
     _prctl(_PR_SET_DUMPABLE, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
