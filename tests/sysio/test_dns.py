@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -574,3 +577,55 @@ def test_system_resolvers(
         path.write_text(content)
     found = [(entry.host, entry.port) for entry in system_resolvers(str(path))]
     assert found == want
+
+
+IN_EMPTY_ROOT = """
+import os, sys, uvloop, asyncio
+from qsend.core.errors import QsendError
+from qsend.formats.control import Resolver
+from qsend.sysio.dns import Dns
+
+dns = Dns((Resolver(host="127.0.0.1", port=int(sys.argv[1])),))
+os.chroot(sys.argv[2])
+os.chdir("/")
+os.setresuid(65534, 65534, 65534)
+loaded = set(sys.modules)
+
+async def main():
+    for name in sys.argv[3:]:
+        try:
+            hosts = await dns.hosts(name.encode())
+            print(name, *(host.address for host in hosts))
+        except QsendError as exc:
+            print(name, str(exc)[-8:])
+    await dns.close()
+
+uvloop.run(main())
+print(sorted(set(sys.modules) - loaded))
+"""
+
+
+@pytest.mark.root
+def test_nothing_is_loaded_once_privilege_is_gone(
+    dns_server: DnsServer, tmp_path: Path
+) -> None:
+    domains = ("two", "v6", "alias2", "many", "nowhere", "nodata", "softmx", "loop1")
+    names = [f"{domain}.example" for domain in domains]
+    script = [sys.executable, "-c", IN_EMPTY_ROOT]
+    out = subprocess.run(
+        [*script, str(dns_server.port), str(tmp_path), *names],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    ).stdout.splitlines()
+    assert out[-1] == "[]"
+    assert out[0] == "two.example 127.0.0.2 127.0.0.3 127.0.0.33"
+    assert out[1] == "v6.example ::1"
+    assert out[3].startswith("many.example 127.0.1.1 127.0.1.2 ")
+    assert [line[-8:] for line in out[4:8]] == [
+        "(#5.1.2)",
+        "(#5.1.2)",
+        "(#4.1.2)",
+        "(#4.1.2)",
+    ]
