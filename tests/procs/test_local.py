@@ -266,6 +266,43 @@ def test_local_child_ends_while_a_program_runs(child: Child) -> None:
     assert os.listdir(child.home / "Maildir/new") == []
 
 
+def test_local_child_finishes_a_forward_before_it_ends(
+    tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "started")
+    os.mkfifo(tmp_path / "go")
+    queue = tmp_path / "queue-program"
+    queue.write_text(
+        f"#!/bin/sh\necho x >{tmp_path}/started; read x <{tmp_path}/go\n"
+        f"ps -o ppid= -p $$ >{tmp_path}/parent\ncat >/dev/null; cat <&1 >/dev/null\n"
+    )
+    queue.chmod(0o755)
+    monkeypatch.setenv("QMAILQUEUE", str(queue))
+    child = Child(tmp_path)
+    stack.callback(child.close)
+    child.write("&x@y\n")
+    child.ask(1)
+    (tmp_path / "started").read_text()
+    child.sock.close()
+    (tmp_path / "go").write_text("x\n")
+    assert child.wait() == 0
+    assert int((tmp_path / "parent").read_text()) == child.pid
+
+
+@pytest.mark.root
+def test_local_child_keeps_no_descriptor_of_a_finished_delivery(child: Child) -> None:
+    def count() -> int:
+        return len(os.listdir(f"/proc/{child.pid}/fd"))
+
+    child.deliver(1)
+    before = count()
+    child.write("./Maildir/\n./box\n|cat >/dev/null\n")
+    for delid in range(2, 22):
+        child.ask(delid)
+    assert {report.text for report in child.reports(20)} == {b"did 2+0+1\n"}
+    assert count() == before
+
+
 @pytest.mark.parametrize(
     "packet", [frames.frame(b"?", b""), b"\0", frames.frame(wire.CHILD, b"short")]
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import mailbox
 import os
 import re
@@ -149,4 +150,61 @@ def test_maildir_unreadable_message_defers_and_leaves_nothing(
     with pytest.raises(TempFail, match="Unable to read the message"):
         Maildirs(Durability.FULL).deliver(home, b"Maildir", PREFIX, source)
     assert not [p for p in (tmp_path / "Maildir").rglob("*") if p.is_file()]
+    os.close(source.fd)
+
+
+def kind(fd: int) -> str:
+    return "directory" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
+
+
+SYNCS = [
+    (Durability.FULL, ["sync file", "link", "sync directory"]),
+    (Durability.QMAIL, ["sync file", "link"]),
+    (Durability.NONE, ["link"]),
+]
+
+
+@pytest.mark.parametrize(("durability", "want"), SYNCS)
+def test_maildir_syncs_before_and_after_the_link(
+    tmp_path: Path,
+    home: int,
+    monkeypatch: pytest.MonkeyPatch,
+    durability: Durability,
+    want: list[str],
+) -> None:
+    steps: list[str] = []
+    real_link = os.link  # noqa: TID251 - to see when it is called
+
+    def link(src: bytes, dst: bytes, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        steps.append("link")
+        real_link(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    source = message(tmp_path, b"x\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda fd: steps.append(f"sync {kind(fd)}"))
+        patched.setattr(os, "link", link)
+        Maildirs(durability).deliver(home, b"Maildir", PREFIX, source)
+    assert steps == want
+    os.close(source.fd)
+
+
+@pytest.mark.parametrize(("failing", "stored"), [("file", 0), ("directory", 1)])
+def test_maildir_sync_error_defers(
+    tmp_path: Path,
+    home: int,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str,
+    stored: int,
+) -> None:
+    def fsync(fd: int) -> None:
+        if kind(fd) == failing:
+            raise OSError(errno.EIO, "broken disk")
+
+    source = message(tmp_path, b"x\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fsync)
+        with pytest.raises(TempFail, match=r"Input/output error|broken disk"):
+            Maildirs(Durability.FULL).deliver(home, b"Maildir", PREFIX, source)
+    assert len(os.listdir(tmp_path / "Maildir/new")) == stored
+    assert os.listdir(tmp_path / "Maildir/tmp") == []
     os.close(source.fd)

@@ -168,3 +168,35 @@ def test_mbox_dev_null_swallows(tmp_path: Path, home: int) -> None:
     Mboxes(Durability.FULL).deliver(home, b"/dev/null", PREFIX, source)
     assert os.listdir(tmp_path) == ["message"]
     os.close(source.fd)
+
+
+SYNCS = [
+    (Durability.FULL, [["file", "directory"], ["file"]]),
+    (Durability.QMAIL, [["file"], ["file"]]),
+    (Durability.NONE, [[], []]),
+]
+
+
+@pytest.mark.parametrize(("durability", "want"), SYNCS)
+def test_mbox_syncs_the_file_and_the_entry_of_a_new_one(
+    tmp_path: Path,
+    home: int,
+    monkeypatch: pytest.MonkeyPatch,
+    durability: Durability,
+    want: list[list[str]],
+) -> None:
+    synced: list[str] = []
+
+    def fsync(fd: int) -> None:
+        is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        synced.append("directory" if is_directory else "file")
+
+    source = message(tmp_path, b"x\n")
+    mboxes = Mboxes(durability)
+    for expected in want:
+        synced.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", fsync)
+            mboxes.deliver(home, b"Mailbox", PREFIX, source)
+        assert synced == expected
+    os.close(source.fd)
