@@ -45,8 +45,8 @@ class RemoteHooks:
                     (os.POSIX_SPAWN_DUP2, output, 1),
                     (os.POSIX_SPAWN_DUP2, output, 2),
                 ],
-                # Python ignores it, and an exec would hand that on.
-                setsigdef=[signal.SIGPIPE],
+                # Python ignores these, and an exec would hand that on.
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
             )
         except OSError as exc:
             raise TempFail(

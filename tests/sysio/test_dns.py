@@ -17,6 +17,7 @@ from typing import TypeVar
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.rdatatype
 import dns.rrset
 import pytest
 import uvloop
@@ -517,11 +518,11 @@ def test_address_count_is_bounded() -> None:
     def reply(query: dns.message.Message) -> bytes:
         response = dns.message.make_response(query)
         response.flags |= dns.flags.AA
-        if query.question[0].rdtype == 1:
-            texts = [f"127.1.0.{n}" for n in range(100)]
-            response.answer.append(
-                dns.rrset.from_text(query.question[0].name, 60, "IN", "A", *texts)
-            )
+        name, rdtype = query.question[0].name, query.question[0].rdtype
+        if rdtype != dns.rdatatype.MX:
+            prefix = "127.1.0." if rdtype == dns.rdatatype.A else "::ffff:127.2.0."
+            texts = [f"{prefix}{n}" for n in range(100)]
+            response.answer.append(dns.rrset.from_text(name, 60, "IN", rdtype, *texts))
         return response.to_wire(max_size=4096)
 
     assert len(ask_scripted(reply)) == ADDRESSES_MAX
