@@ -12,11 +12,11 @@ that waits for its time is one pair in a heap. Source: docs/ARCHITECTURE.md.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from qsend.core import bounce, logline, settle
 from qsend.core.attempts import Attempts
+from qsend.core.backlog import Backlog
 from qsend.core.dues import Dues
 from qsend.core.message import (
     Forget,
@@ -31,6 +31,7 @@ from qsend.core.message import (
 from qsend.core.model import Cause, Channel, DelId, Letter, MessId
 from qsend.core.plan import Plan, Purpose
 from qsend.core.retry import next_retry
+from qsend.core.settings import Settings
 
 FIRST_MAX = 1000
 """Messages attempted from todo at once: what a crash may deliver again stays
@@ -44,26 +45,14 @@ LOADS_PER_PUMP = 50
 """Messages read in one turn; reports and slots are served in between."""
 PUT_OFF_S = 600
 """How long a message is put off that could only wait in memory."""
+LAST_REPORTS = 10_000
+"""Messages whose last deferral is remembered for `qsend queue`."""
+LAST_REPORT_MAX = 300
 SYSFAIL_S = 123
 """Retry after a system error on a message (qmail-send.c SLEEP_SYSFAIL)."""
 GAVE_UP = b"This was the last attempt; the message has been in the queue too long.\n"
 
 Action = bytes | LoadTodo | LoadJob | StartDelivery | Plan | Forget | SaveHolds
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the controls say to the manager.
-
-    `limits` bounds the attempts of each channel; `destination_limit` those of one
-    remote destination; `group_max` the recipients of one remote attempt.
-    """
-
-    lifetime: int
-    limits: Mapping[Channel, int]
-    destination_limit: Callable[[bytes], int]
-    virtualdomains: Mapping[bytes, bytes]
-    group_max: int
 
 
 class Manager:
@@ -76,12 +65,11 @@ class Manager:
         self.attempts = Attempts(self.messages, spread)
         self.dues = {channel: Dues() for channel in Channel}
         self.capacity = dict.fromkeys(Channel, 0)
+        self.last_reports: dict[MessId, bytes] = {}
         self.exiting = False
         self.first = 0
         self.configure(settings)
-        self._backlog: deque[MessId] = deque()
-        self._in_backlog: set[MessId] = set()
-        self._todo_later = Dues()
+        self._backlog = Backlog()
         self._deadlines: deque[tuple[float, MessId]] = deque()
         self._dirty: dict[tuple[MessId, Channel], None] = {}
         self._actions: list[Action] = []
@@ -96,6 +84,11 @@ class Manager:
         self.capacity[channel] = slots
 
     # --- what the shell reads
+
+    @property
+    def backlog_size(self) -> int:
+        """Messages in todo that are not read yet."""
+        return len(self._backlog)
 
     def take_actions(self) -> list[Action]:
         """What to do now, in order; ask again until nothing comes."""
@@ -114,10 +107,9 @@ class Manager:
         waits = [self.attempts.next_wake_mono() - now_mono]
         if self._deadlines:
             waits.append(self._deadlines[0][0] - now_mono)
-        for dues in (*self.dues.values(), self._todo_later):
-            due = dues.next_due()
-            if due is not None:
-                waits.append(float(due - now))
+        dues = [each.next_due() for each in self.dues.values()]
+        dues.append(self._backlog.next_due())
+        waits += [float(due - now) for due in dues if due is not None]
         if self._backlog and self.first < FIRST_MAX:
             waits.append(0.0)
         return None if self.exiting else max(0.0, min(waits))
@@ -129,9 +121,8 @@ class Manager:
         message = self.messages.get(messid)
         if message is not None:
             message.seen_again |= message.phase is Phase.ENDING
-        elif messid not in self._in_backlog:
-            self._in_backlog.add(messid)
-            self._backlog.append(messid)
+        else:
+            self._backlog.add(messid)
 
     def todo_loaded(
         self,
@@ -209,7 +200,7 @@ class Manager:
         """The files could not be read just now; try again later."""
         due = now + SYSFAIL_S
         if isinstance(load, LoadTodo):
-            self._todo_later.push(due, load.messid)
+            self._backlog.add_later(load.messid, due)
         else:
             self.dues[load.channel].push(due, load.messid)
 
@@ -246,6 +237,7 @@ class Manager:
             self._prepared(message, now)
         elif plan.purpose is Purpose.END:
             del self.messages[plan.messid]
+            self.last_reports.pop(plan.messid, None)
             self.attempts.suspects.discard(plan.messid)
             if b"mess:%d" % plan.messid in self.attempts.held:
                 self.attempts.held.discard(b"mess:%d" % plan.messid)
@@ -292,6 +284,7 @@ class Manager:
         job.running -= 1
         if letter is Letter.DEFERRAL:
             job.left += 1
+            self._remember(message.messid, text)
         else:
             failure = None
             if letter is Letter.FAILURE:
@@ -347,17 +340,8 @@ class Manager:
         self._actions.append(plan)
 
     def _preprocess(self, message: Message) -> None:
-        records = {}
-        for channel, job in message.jobs.items():
-            done = {offset for offset, failure in job.settled if failure is None}
-            records[channel] = tuple(
-                (offset in done, address) for offset, address in job.addresses.items()
-            )
-            job.settled = [row for row in job.settled if row[0] not in done]
-            if len(done) == len(records[channel]):
-                message.files.discard(channel)
         message.phase = Phase.PREPARING
-        self.plan(message, settle.preprocess(message, records))
+        self.plan(message, settle.preprocess(message))
 
     def _prepared(self, message: Message, now: int) -> None:
         if not message.jobs:
@@ -408,6 +392,12 @@ class Manager:
             elif sum(len(each.settled) for each in jobs) == 1:
                 self._deadlines.append((now_mono + FIRST_WAIT_S, message.messid))
 
+    def _remember(self, messid: MessId, text: bytes) -> None:
+        self.last_reports.pop(messid, None)
+        self.last_reports[messid] = text[:LAST_REPORT_MAX]
+        if len(self.last_reports) > LAST_REPORTS:
+            del self.last_reports[next(iter(self.last_reports))]
+
     def _only_wait(self, keys: set[tuple[Channel, bytes]], now_mono: float) -> bool:
         return self.exiting or self.attempts.crowded(keys, now_mono)
 
@@ -425,18 +415,8 @@ class Manager:
                 self._preprocess(message)
 
     def _load(self, now: int) -> None:
-        budget = LOADS_PER_PUMP
-        while (
-            budget
-            and self._backlog
-            and self.first + LOADS_PER_PUMP - budget < FIRST_MAX
-        ):
-            messid = self._backlog.popleft()
-            self._in_backlog.discard(messid)
-            self._actions.append(LoadTodo(messid))
-            budget -= 1
-        while (late := self._todo_later.pop_due(now)) is not None:
-            self.known(late[1])
+        room = min(LOADS_PER_PUMP, FIRST_MAX - self.first)
+        self._actions += map(LoadTodo, self._backlog.take(room, now))
         for channel, dues in self.dues.items():
             for _ in range(LOADS_PER_PUMP):
                 pair = dues.pop_due(now)

@@ -29,21 +29,23 @@ from qsend.core.plan import (
     WriteRecips,
 )
 
-Records = tuple[tuple[bool, bytes], ...]
 
-
-def preprocess(message: Message, records: dict[Channel, Records]) -> Plan:
+def preprocess(message: Message) -> Plan:
     """todo/N becomes info/N and the channel files, with the marks already earned.
 
-    A channel whose every record is done gets no file. Until RemoveTodo is durable
-    a crash leads back to todo/N and all is done again.
+    A channel whose every record is done gets no file and leaves `files`; successes
+    leave `settled`, failures stay there for a plan after this one. Until RemoveTodo
+    is durable a crash leads back to todo/N and all is done again.
     """
     steps: list[Step] = [WriteInfo(message.sender, message.birth_ns)]
-    steps += [
-        WriteRecips(channel, rows)
-        for channel, rows in records.items()
-        if not all(done for done, _ in rows)
-    ]
+    for channel, job in message.jobs.items():
+        done = {offset for offset, failure in job.settled if failure is None}
+        job.settled = [row for row in job.settled if row[0] not in done]
+        if len(done) == len(job.addresses):
+            message.files.discard(channel)
+            continue
+        rows = [(offset in done, address) for offset, address in job.addresses.items()]
+        steps.append(WriteRecips(channel, tuple(rows)))
     steps += [Sync(), RemoveTodo()]
     return Plan(message.messid, Purpose.PREPROCESS, tuple(steps))
 

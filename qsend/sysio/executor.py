@@ -8,9 +8,8 @@ whose loss only repeats a delivery. Source: core/plan.py; fates as qmail-send.c.
 from __future__ import annotations
 
 import errno
-import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
 
 from qsend.core import logline
@@ -39,8 +38,6 @@ from qsend.core.plan import (
 from qsend.formats import paths
 from qsend.formats.recips import render_recips
 from qsend.sysio.fsq import Queue
-from qsend.sysio.loop import Loop
-from qsend.sysio.syncer import Syncer
 
 RETRY_S = 123.0
 """After a system error on a message (qmail-send.c SLEEP_SYSFAIL)."""
@@ -48,6 +45,30 @@ RETRY_BOUNCE_S = 10.0
 """After a failure to note a failed recipient (qmail-send.c addbounce)."""
 
 Answer = Callable[[OSError | None], None]
+
+
+class Timers(Protocol):
+    """What the executor needs of a loop."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the next turn."""
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
+        """Call back after a delay."""
+
+
+class Committer(Protocol):
+    """Makes what was written durable; sysio/syncer.py."""
+
+    def commit(
+        self,
+        files: Sequence[int],
+        dirs: Sequence[int],
+        done: Answer,
+        *,
+        lazy: bool = False,
+    ) -> None:
+        """See Syncer.commit."""
 
 
 class Cleaner(Protocol):
@@ -90,9 +111,9 @@ class Executor:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: Timers,
         queue: Queue,
-        syncer: Syncer,
+        syncer: Committer,
         cleaner: Cleaner,
         bouncer: Bouncer,
         say: Callable[[bytes], None],
@@ -157,7 +178,7 @@ class Executor:
         step = run.plan.steps[run.at]
         messid = run.plan.messid
         for fd in run.files:
-            os.close(fd)
+            self._queue.close_fd(fd)
         run.files.clear()
         run.dirs.clear()
         what = type(step).__name__

@@ -47,6 +47,10 @@ class Queue:
         """Give back every directory descriptor."""
         self.dirs.close()
 
+    def close_fd(self, fd: int) -> None:
+        """Close a descriptor that one of these methods gave and nobody else took."""
+        self._calls.close(fd)
+
     def dir_fd(self, name: str, messid: MessId | None = None) -> int:
         """The directory to sync after changing `name` ("info", ...) of `messid`."""
         return self.dirs.fd(name if messid is None else dir_of(name, messid))

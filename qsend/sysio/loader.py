@@ -6,7 +6,6 @@ Source: qmail-send.c todo_do, pass_dochan.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -21,8 +20,9 @@ from qsend.formats.control import Route
 from qsend.formats.recips import parse_recips
 from qsend.formats.todo import parse_todo
 from qsend.sysio import clock
+from qsend.sysio.clock import Clocks
+from qsend.sysio.executor import Committer
 from qsend.sysio.fsq import Queue
-from qsend.sysio.syncer import Syncer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +53,18 @@ class Loader:
     def __init__(
         self,
         queue: Queue,
-        syncer: Syncer,
+        syncer: Committer,
         manager: Manager,
         routing: Routing,
         say: Callable[[bytes], None],
+        clocks: Clocks = clock,
     ) -> None:
         self.routing = routing
         self._queue = queue
         self._syncer = syncer
         self._manager = manager
         self._say = say
+        self._clocks = clocks
         self._fds: dict[MessId, tuple[int, int]] = {}
 
     def load_todo(self, load: LoadTodo) -> None:
@@ -119,7 +121,9 @@ class Loader:
             return
         message = Message(messid, sender, birth, Phase.QUEUED, {}, files)
         message.bouncing = bouncing
-        self._manager.job_loaded(message, load, recips, clock.now(), clock.mono())
+        self._manager.job_loaded(
+            message, load, recips, self._clocks.now(), self._clocks.mono()
+        )
 
     def take_mess(self, messid: MessId) -> tuple[int, int]:
         """(descriptor, size) of mess/N for one attempt; the caller owns it.
@@ -136,7 +140,7 @@ class Loader:
         """Close what is kept for a message."""
         kept = self._fds.pop(messid, None)
         if kept is not None:
-            os.close(kept[0])
+            self._queue.close_fd(kept[0])
 
     def _announce(self, messid: MessId, content: bytes, mtime_ns: int) -> None:
         envelope = parse_todo(content)
@@ -172,8 +176,8 @@ class Loader:
                 (channel, address, key(channel, address))
                 for channel, address in rewritten
             ],
-            clock.now(),
-            clock.mono(),
+            self._clocks.now(),
+            self._clocks.mono(),
         )
 
     def _identify(self, messid: MessId, remote: bool) -> FileIdentity:
@@ -199,7 +203,7 @@ class Loader:
                 f"trouble opening {path}: {error.strerror}; will try again later"
             )
         )
-        self._manager.load_failed(load, clock.now())
+        self._manager.load_failed(load, self._clocks.now())
 
     def _damaged(self, messid: MessId, reason: str) -> None:
         self.forget(messid)

@@ -1,8 +1,9 @@
 """Loads the schedule of a queue at start: every preprocessed message, when due.
 
 A message is taken when info/N exists and todo/N does not. One without channel
-files has nothing left but its end, and is due at once. Costs one stat for each
-channel file. Source: qmail-send.c pqstart.
+files has nothing left but its end, and is due at once. What a power cut left of
+local/N, remote/N or bounce/N without info/N belongs to a message that is gone, and
+is removed. Costs one stat for each channel file. Source: qmail-send.c pqstart.
 """
 
 from __future__ import annotations
@@ -26,13 +27,19 @@ def load(queue: Queue, manager: Manager, now: int) -> int:
         count += len(infos)
         idle = set(infos)
         for channel in Channel:
-            found = _numbers(queue, f"{channel.value}/{part}") & infos
+            there = _numbers(queue, f"{channel.value}/{part}")
+            found = there & infos
             idle -= found
+            for stale in there - infos - unprepared:
+                queue.unlink_recips(channel, stale)
             pairs = ((queue.due(channel, messid), messid) for messid in found)
             manager.dues[channel].load(
                 (due, messid) for due, messid in pairs if due is not None
             )
         manager.dues[Channel.LOCAL].load((now, messid) for messid in idle)
+    for stale in _numbers(queue, "bounce") - unprepared:
+        if not queue.info_exists(stale):
+            queue.unlink_bounce(stale)
     return count
 
 

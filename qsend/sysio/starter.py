@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from qsend.core import logline
@@ -14,6 +13,7 @@ from qsend.core.model import Cause, Channel, DelId, Letter
 from qsend.formats import paths
 from qsend.formats.delivery import LocalDelivery, Report, Transaction
 from qsend.sysio import clock
+from qsend.sysio.clock import Clocks
 from qsend.sysio.fsq import Queue
 from qsend.sysio.loader import Loader
 from qsend.sysio.spawnlines import LocalLine, RemoteLines
@@ -32,6 +32,7 @@ class Starter:
         local: LocalLine,
         remote: RemoteLines,
         say: Callable[[bytes], None],
+        clocks: Clocks = clock,
     ) -> None:
         self._queue = queue
         self._loader = loader
@@ -39,6 +40,7 @@ class Starter:
         self._local = local
         self._remote = remote
         self._say = say
+        self._clocks = clocks
 
     def start(self, action: StartDelivery) -> None:
         """Begin one attempt; what cannot begin is reported as deferred."""
@@ -72,8 +74,8 @@ class Starter:
             report.letter,
             report.text,
             report.cause,
-            clock.now(),
-            clock.mono(),
+            self._clocks.now(),
+            self._clocks.mono(),
         )
 
     def _addresses(self, action: StartDelivery) -> list[tuple[DelId, bytes]]:
@@ -112,7 +114,7 @@ class Starter:
                 fd,
             )
         except BaseException:
-            os.close(fd)
+            self._queue.close_fd(fd)
             raise
 
     def _defer(self, action: StartDelivery, text: bytes) -> None:

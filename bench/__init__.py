@@ -1,0 +1,1 @@
+"""Benchmarks: whole processes on a real queue, measured from outside."""

@@ -1,0 +1,427 @@
+"""send: the queue manager, qmail-send's part.
+
+Account qmails, group qmail. Owns info/, local/, remote/ and bounce/; reads mess/
+and todo/. Speaks with start, clean, lspawn, the remote processes and enqueue; its
+log goes to descriptor 1. Exit codes: 0 after TERM or when start is gone, 111 when
+clean is lost or the queue cannot be read. All decisions are core/manager.py's.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+from collections.abc import Mapping
+
+import setproctitle
+
+from qsend.core import bounce, logline
+from qsend.core.destinations import ILL_SPREAD
+from qsend.core.errors import Fatal, RemoteProtocolError
+from qsend.core.manager import Action, Manager
+from qsend.core.message import Forget, LoadJob, LoadTodo, SaveHolds, StartDelivery
+from qsend.core.model import Channel
+from qsend.core.operator import flush
+from qsend.core.plan import Plan, Purpose
+from qsend.core.rewrite import Rules
+from qsend.core.settings import Settings
+from qsend.formats import injection, startwire
+from qsend.formats.control import Controls, parse_controls
+from qsend.formats.delivery import RECIPS_MAX, Report
+from qsend.formats.frames import HELLO
+from qsend.sysio import clock, privilege, sandbox, schedule
+from qsend.sysio.boot import Boot
+from qsend.sysio.bouncer import Bouncer
+from qsend.sysio.classiclines import ClassicSpawnLine
+from qsend.sysio.cleanline import ClassicCleanLine, CleanLine
+from qsend.sysio.controlserver import ControlServer
+from qsend.sysio.endpoint import Descriptors, Endpoint
+from qsend.sysio.executor import Executor
+from qsend.sysio.fsq import Queue
+from qsend.sysio.holdfile import HoldFile
+from qsend.sysio.loader import Loader, Routing
+from qsend.sysio.logsink import LogSink
+from qsend.sysio.loop import READ, Loop, Timer
+from qsend.sysio.parent import Parent
+from qsend.sysio.spawnlines import LocalLine, RemoteLines, SpawnLine
+from qsend.sysio.starter import Starter
+from qsend.sysio.sweeper import Sweeper
+from qsend.sysio.syncer import Syncer
+from qsend.sysio.trigger import Trigger
+
+RESCAN_S = 1500.0
+"""todo/ is read this often without being told (qmail-send.c SLEEP_TODO)."""
+TRIGGER_PAUSE_S = 0.1
+"""Least time between two scans after triggers."""
+CLASSIC = ("classic-lspawn", "classic-rspawn")
+
+
+def main(boot: Boot) -> int:
+    """Serve until told to end."""
+    setproctitle.setproctitle("qmail-send: qsend")
+    log = LogSink(1)
+    try:
+        privilege.drop(boot.accounts.qmails)
+        privilege.harden()
+        sandbox.apply("send")
+        return Send(boot, log).run()
+    except Fatal as exc:
+        log.alert(str(exc))
+    except OSError as exc:
+        log.alert(f"cannot go on: {exc}")
+    log.flush()
+    return 111
+
+
+class Send:
+    """The wiring of one send process."""
+
+    def __init__(self, boot: Boot, log: LogSink) -> None:
+        self.loop = Loop()
+        self.sink = log
+        self.controls = boot.controls
+        self.queue = Queue(boot.queue)
+        self.classic = CLASSIC[1] in boot.socks
+        self.manager = Manager(
+            self._settings(boot.controls), lambda: random.randrange(ILL_SPREAD)
+        )
+        self.syncer = Syncer(
+            self.loop, boot.controls.durability, [self.queue.dir_fd("info/0")]
+        )
+        self.holds = HoldFile(f"{boot.home}/run/send/holds")
+        self.local = LocalLine()
+        self.remote = RemoteLines(lambda: self.parent.ask(startwire.ASK_ISOLATED))
+        self.bouncer = Bouncer(self.queue, self._identity, log.say)
+        self.cleaner = self._clean_line(boot)
+        self.executor = Executor(
+            self.loop,
+            self.queue,
+            self.syncer,
+            self.cleaner,
+            self.bouncer,
+            log.say,
+            self._plan_done,
+        )
+        self.loader = Loader(
+            self.queue, self.syncer, self.manager, _routing(boot.controls), log.say
+        )
+        self.starter = Starter(
+            self.queue, self.loader, self.manager, self.local, self.remote, log.say
+        )
+        self.sweeper = Sweeper(
+            self.loop,
+            self.queue,
+            self.cleaner,
+            self.manager.messages.__contains__,
+            clock.now,
+            log.say,
+        )
+        self.parent = Parent(
+            self.loop,
+            boot.socks["start"],
+            on_close=self._start_lost,
+            on_controls=self._configure,
+            on_peer=self._attach,
+            on_signal=self._signalled,
+        )
+        self.control = ControlServer(
+            self.loop,
+            boot.socks["control"],
+            self.queue,
+            self.manager,
+            self.parent,
+            lambda: self.controls.generation,
+        )
+        self.trigger = Trigger(f"{boot.queue}/lock/trigger")
+        self._scan_timer: Timer | None = None
+        self._wake_timer: Timer | None = None
+        self._status = b""
+        self._deadline_mono: float | None = None
+        self._peers = {
+            name: sock
+            for name, sock in boot.socks.items()
+            if name not in ("start", "clean", "classic-clean", "control")
+        }
+
+    def run(self) -> int:
+        """Load the schedule, then serve until stopped."""
+        self.loop.on_signal(signal.SIGTERM, lambda: self._ask(startwire.ASK_STOP_ALL))
+        self.loop.on_signal(signal.SIGHUP, lambda: self._ask(startwire.ASK_RELOAD))
+        self.loop.on_signal(
+            signal.SIGALRM, lambda: self._signalled(startwire.SIGNAL_ALRM)
+        )
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self.controls.durability.value != "full":
+            self.sink.warning(f"durability is {self.controls.durability.value}")
+        self.manager.attempts.held |= self.holds.load(self.queue)
+        for name, sock in self._peers.items():
+            self._attach(name, sock)
+        schedule.load(self.queue, self.manager, clock.now())
+        self.loop.register(self.trigger.fileno(), READ, self._triggered)
+        self._scan()
+        self.sweeper.start()
+        self.loop.at_turn_end(self._work)
+        self.parent.ready()
+        self.loop.run()
+        self.syncer.close()
+        self.loop.turn(0)
+        self.sink.say(logline.EXITING)
+        self.sink.flush()
+        return 0
+
+    # --- each turn
+
+    def _work(self) -> None:
+        """Do everything that this turn's events and the time allow."""
+        now, now_mono = clock.now(), clock.mono()
+        self.manager.pump(now, now_mono)
+        while actions := self.manager.take_actions():
+            for action in actions:
+                self._do(action)
+            self.manager.fill(now, now_mono)
+        self.remote.pump_suspects()
+        self.bouncer.push()
+        self._say_status()
+        self.sink.flush()
+        self._arm(now, now_mono)
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case bytes():
+                self.sink.say(action)
+            case StartDelivery():
+                self.starter.start(action)
+            case Plan():
+                if action.purpose is Purpose.PREPROCESS:
+                    self.loader.forget(action.messid)
+                self.executor.submit(action)
+            case LoadTodo():
+                self.loader.load_todo(action)
+            case LoadJob():
+                self.loader.load_job(action)
+            case Forget():
+                self.loader.forget(action.messid)
+            case SaveHolds():
+                self._save_holds()
+
+    def _say_status(self) -> None:
+        running, limits = self.manager.attempts.running, self.manager.settings.limits
+        line = logline.status(
+            running[Channel.LOCAL],
+            limits[Channel.LOCAL],
+            running[Channel.REMOTE],
+            limits[Channel.REMOTE],
+            exiting=self.manager.exiting,
+        )
+        if line != self._status:
+            self._status = line
+            self.sink.say(line)
+
+    def _arm(self, now: int, now_mono: float) -> None:
+        if self._wake_timer is not None:
+            self._wake_timer.cancel()
+            self._wake_timer = None
+        if self.manager.exiting:
+            self._finish_when_drained()
+            return
+        wait_s = self.manager.next_wake_s(now, now_mono)
+        if wait_s is not None:
+            # The turn that the timer brings does the work.
+            self._wake_timer = self.loop.call_later(wait_s, _nothing)
+
+    # --- the end
+
+    def _stop(self) -> None:
+        if not self.manager.exiting:
+            self._deadline_mono = clock.mono() + self.controls.timeoutterm
+            self.manager.stop()
+            self.loop.call_later(self.controls.timeoutterm, _nothing)
+
+    def _finish_when_drained(self) -> None:
+        """End when nothing is under way, or when time is over for deliveries."""
+        busy = bool(self.manager.attempts.deliveries)
+        if self._deadline_mono is not None and clock.mono() >= self._deadline_mono:
+            busy = False
+        if not busy and self.executor.idle() and self.syncer.idle():
+            self.loop.stop()
+
+    def _start_lost(self) -> None:
+        self.manager.stop()
+        self._deadline_mono = clock.mono()
+
+    # --- events from outside
+
+    def _plan_done(self, plan: Plan) -> None:
+        self.manager.plan_done(plan, clock.now())
+
+    def _report(self, report: Report) -> None:
+        self.starter.report(report)
+
+    def _signalled(self, word: bytes) -> None:
+        if word == startwire.SIGNAL_TERM:
+            self._stop()
+        elif word == startwire.SIGNAL_ALRM:
+            flush(self.manager, b"all", clock.now())
+
+    def _ask(self, word: bytes) -> None:
+        self.parent.ask(word)
+
+    def _triggered(self, _mask: int) -> None:
+        self.loop.unregister(self.trigger.fileno())
+        self.loop.call_later(TRIGGER_PAUSE_S, self._rescan)
+
+    def _rescan(self) -> None:
+        self.trigger.reset()
+        self.loop.register(self.trigger.fileno(), READ, self._triggered)
+        self._scan()
+
+    def _scan(self) -> None:
+        """Look for messages in todo/ that nobody told of."""
+        if self._scan_timer is not None:
+            self._scan_timer.cancel()
+        self._scan_timer = self.loop.call_later(RESCAN_S, self._scan)
+        try:
+            for messid in self.queue.list_todo():
+                self.manager.known(messid)
+        except OSError as exc:
+            self.sink.alert(f"unable to opendir todo: {exc.strerror}")
+
+    def _configure(self, generation: int, files: Mapping[str, bytes]) -> None:
+        """Swap to a new generation of controls, validated by start."""
+        self.controls = parse_controls(files, generation)
+        self.manager.configure(self._settings(self.controls))
+        self.loader.routing = _routing(self.controls)
+        self.syncer.set_level(self.controls.durability)
+
+    def _save_holds(self) -> None:
+        try:
+            self.holds.save(self.manager.attempts.held, self.queue)
+        except OSError as exc:
+            self.sink.warning(f"holds will not survive a restart: {exc.strerror}")
+
+    # --- peers
+
+    def _attach(self, name: str, sock: socket.socket) -> None:
+        if name == "enqueue":
+            endpoint = Endpoint(self.loop, sock, self._from_enqueue, self._enqueue_lost)
+            self.bouncer.attach(endpoint)
+            self._scan()
+        elif name in CLASSIC:
+            self._attach_classic(name, sock)
+        else:
+            line = SpawnLine(
+                self.loop,
+                sock,
+                name,
+                self._report,
+                self._spawner_lost,
+                self._note_channels,
+            )
+            if name == "lspawn":
+                self.local.attach(line)
+            else:
+                self.remote.attach(line)
+
+    def _attach_classic(self, name: str, sock: socket.socket) -> None:
+        line = ClassicSpawnLine(
+            self.loop,
+            sock,
+            name,
+            self._report,
+            self._spawner_lost,
+            self._note_channels,
+        )
+        if name == CLASSIC[0]:
+            self.local.attach(line)
+        else:
+            self.remote.classic = line
+
+    def _spawner_lost(self, name: str, reason: str) -> None:
+        if not self.manager.exiting and name != "isolated":
+            self.sink.warning(f"lost {name}: {reason}")
+        if name in ("lspawn", CLASSIC[0]):
+            self.local.attach(None)
+        elif name == CLASSIC[1]:
+            self.remote.classic = None
+        else:
+            self.remote.detach(name)
+        self._note_channels()
+
+    def _note_channels(self) -> None:
+        self.manager.set_capacity(Channel.LOCAL, self.local.slots)
+        self.manager.set_capacity(Channel.REMOTE, self.remote.slots)
+
+    def _from_enqueue(self, kind: bytes, body: bytes, _fds: Descriptors) -> None:
+        if kind == injection.QUEUED:
+            for messid in injection.parse_queued(body):
+                self.manager.known(messid)
+        elif kind == injection.RESULT:
+            self.bouncer.answered(body)
+        elif kind != HELLO:
+            raise RemoteProtocolError(f"unexpected frame {kind!r} from enqueue")
+
+    def _enqueue_lost(self, _reason: str) -> None:
+        self.bouncer.lost()
+
+    def _clean_line(self, boot: Boot) -> CleanLine | ClassicCleanLine:
+        classic = boot.socks.get("classic-clean")
+        if classic is not None:
+            return ClassicCleanLine(
+                self.loop, classic, self.sink.flush, self.queue.todo_exists
+            )
+        return CleanLine(
+            self.loop,
+            boot.socks["clean"],
+            self.sink.flush,
+            self.queue.move_aside,
+            clock.now,
+        )
+
+    # --- controls
+
+    def _settings(self, controls: Controls) -> Settings:
+        relays = {
+            b"%s:%d" % (route.host.lower(), route.port or 25)
+            for route in controls.smtproutes.values()
+            if route is not None
+        }
+
+        def destination_limit(key: bytes) -> int:
+            if key in relays:
+                return controls.concurrencyremote
+            return controls.concurrencyperhost
+
+        return Settings(
+            lifetime=controls.queuelifetime,
+            limits={
+                Channel.LOCAL: controls.concurrencylocal,
+                Channel.REMOTE: controls.concurrencyremote,
+            },
+            destination_limit=destination_limit,
+            virtualdomains=controls.virtualdomains,
+            group_max=1 if self.classic else RECIPS_MAX,
+        )
+
+    def _identity(self) -> bounce.Identity:
+        return bounce.Identity(
+            bouncefrom=self.controls.bouncefrom,
+            bouncehost=self.controls.bouncehost,
+            doublebounceto=self.controls.doublebounceto,
+            doublebouncehost=self.controls.doublebouncehost,
+        )
+
+
+def _routing(controls: Controls) -> Routing:
+    return Routing(
+        rules=Rules(
+            envnoathost=controls.envnoathost,
+            locals=controls.locals,
+            percenthack=controls.percenthack,
+            virtualdomains=controls.virtualdomains,
+        ),
+        smtproutes=controls.smtproutes,
+    )
+
+
+def _nothing() -> None:
+    """A timer that only has to bring a turn of the loop."""
