@@ -70,3 +70,9 @@ def _short(path: str) -> Iterator[str]:
         yield f"/proc/self/fd/{fd}/{name}"
     finally:
         os.close(fd)
+
+
+def remove(path: str) -> None:
+    """Take the name away, so that nobody tries to connect."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,362 @@
+"""start: the root of the tree; does nothing clever.
+
+uid root. Locks and checks the queue, reads the controls, makes the sockets,
+forks every child and keeps them all alive; tells send of signals and all of new
+controls. Reads no bytes of outsiders, speaks no SQL and no DNS. Descriptors at
+entry: 1 is the log. Exit codes: 0 after a stop, 100 when the configuration is
+wrong, 111 when the queue cannot be used or a child cannot be started.
+Source: design 2 and 10; qmail-start.c.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from setproctitle import setproctitle
+
+from qsend.core import family, logline
+from qsend.core.childtable import State
+from qsend.core.errors import ConfigError, ConfigFault, QsendError, TempFail
+from qsend.formats import startwire
+from qsend.formats.control import Controls, parse_controls
+from qsend.formats.frames import frame
+from qsend.sysio import unixsocket
+from qsend.sysio.boot import Boot
+from qsend.sysio.classicchild import ClassicProgram, run_classic
+from qsend.sysio.controldir import read_controls
+from qsend.sysio.fork import fork_child
+from qsend.sysio.ground import Ground, control_path, injection_path, prepare
+from qsend.sysio.loop import Loop
+from qsend.sysio.nursery import Child, Nursery
+from qsend.sysio.validate import find_faults
+
+Main = Callable[[Boot], int]
+"""What a child runs after its fork; the answer is its exit code."""
+
+GRACE_S = 5.0
+"""A child whose line is closed has nothing left to wait for."""
+DRAIN_MARGIN_S = 10.0
+"""send gets this much longer than it gives its deliveries: it has to save."""
+ISOLATED_MAX = 4
+"""Suspects tried at the same time."""
+_DESCRIPTORS = 65536
+"""Thousands of sessions in one remote; a hard limit below this is taken as it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """What the command line said.
+
+    `home` is absolute; `lspawn`, `rspawn` and `clean` are absolute paths of
+    classic programs, or None. `remotes` is the number of remote children, 0 for
+    one per core. `pace` multiplies every delay; other than 1.0 only in tests.
+    """
+
+    home: str
+    single_user: bool
+    default_delivery: bytes = b"./Mailbox"
+    lspawn: str | None = None
+    rspawn: str | None = None
+    clean: str | None = None
+    remotes: int = 0
+    pace: float = 1.0
+
+    @property
+    def classic(self) -> dict[str, str]:
+        """Kind to path of the classic programs."""
+        given = {"lspawn": self.lspawn, "rspawn": self.rspawn, "clean": self.clean}
+        return {kind: path for kind, path in given.items() if path is not None}
+
+
+def main(options: StartOptions, mains: Mapping[str, Main]) -> int:
+    """Run the tree in the foreground until it is told to stop.
+
+    Args:
+        options: the command line.
+        mains: what each kind of child runs.
+    """
+    setproctitle("qmail-start: qsend")
+    os.chdir("/")
+    os.umask(0o077)
+    _arrange_descriptors()
+    try:
+        ground = prepare(options.home, options.single_user)
+    except ConfigError as exc:
+        for fault in exc.faults:
+            _say(logline.alert(f"cannot start: {fault}"))
+        return 100
+    except QsendError as exc:
+        _say(logline.alert(str(exc)))
+        return 111
+    return Start(options, mains, ground).run()
+
+
+def _arrange_descriptors() -> None:
+    """0 from /dev/null, 1 and 2 the log; room for many more."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(1, 2)
+    if null > 2:
+        os.close(null)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _DESCRIPTORS), hard))
+
+
+def _say(line: bytes) -> None:
+    """One line to the log; one that nobody reads any more is lost."""
+    try:
+        os.write(1, line)
+    except OSError:
+        pass
+
+
+class Start:
+    """The running tree; keeps the Nursery's children for a purpose."""
+
+    def __init__(
+        self, options: StartOptions, mains: Mapping[str, Main], ground: Ground
+    ) -> None:
+        self._options = options
+        self._mains = mains
+        self._ground = ground
+        self._files = ground.files
+        self._generation = 1
+        self._code = 0
+        self._detach = False
+        self._isolated = 0
+        self._isolated_wanted = 0
+        self._loop = Loop()
+        cores = len(os.sched_getaffinity(0))
+        self._plan = family.plan(options.remotes or cores, list(options.classic))
+        self._nursery = Nursery(self._loop, self._plan, self, options.pace)
+
+    def run(self) -> int:
+        """Serve until stopped; the exit code."""
+        signals: dict[int, Callable[[], None]] = {
+            signal.SIGCHLD: self._nursery.reap,
+            signal.SIGTERM: functools.partial(self.stop, detach=False, code=0),
+            signal.SIGINT: functools.partial(self.stop, detach=False, code=0),
+            signal.SIGHUP: self.reload,
+            signal.SIGALRM: self._alarm,
+        }
+        for signum, action in signals.items():
+            self._loop.on_signal(signum, action)
+        self._nursery.begin()
+        self._loop.run()
+        self._clear_up()
+        return self._code
+
+    def _clear_up(self) -> None:
+        home = self._options.home
+        unixsocket.remove(control_path(home))
+        if not self._detach:
+            unixsocket.remove(injection_path(home))
+        self._ground.listen.close()
+        self._ground.control.close()
+        self._nursery.close()
+        self._loop.close()
+        os.close(self._ground.lock_fd)
+
+    # The end
+
+    def stop(self, *, detach: bool, code: int) -> None:
+        """Let send finish, then all others; `detach` leaves enqueue running."""
+        if self._nursery.stopping:
+            self._detach = self._detach and detach
+            return
+        self._nursery.stopping = True
+        self._detach = detach
+        self._code = code
+        for child in list(self._nursery.children.values()):
+            if not child.pid:
+                self._nursery.stop(child)
+        self._nursery.stop(self._send)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Once send is gone, end the others; once all are gone, return."""
+        if not self._nursery.stopping or self._send.state is not State.GONE:
+            return
+        for child in list(self._nursery.living()):
+            self._nursery.stop(child)
+        if not any(self._nursery.living()):
+            self._loop.stop()
+
+    @property
+    def _send(self) -> Child:
+        return self._nursery.children[family.SEND]
+
+    # What the operator asks for
+
+    def _alarm(self) -> None:
+        self._tell(self._send, frame(startwire.SIGNAL, startwire.SIGNAL_ALRM))
+
+    def reload(self) -> None:
+        """Give all children new controls, or nobody."""
+        try:
+            files = read_controls(self._options.home)
+            faults = find_faults(files, self._ground.accounts.qmailp)
+        except ConfigError as exc:
+            faults = exc.faults
+        except TempFail as exc:
+            faults = [ConfigFault(file="control", line=0, problem=str(exc))]
+        if faults:
+            for fault in faults:
+                _say(logline.alert(f"unable to reread controls: {fault}"))
+            return
+        self._generation += 1
+        self._files = files
+        for child in self._nursery.living():
+            if not family.is_classic(child.role):
+                seen = family.visible(child.role, files)
+                for part in startwire.render_controls(self._generation, seen):
+                    self._tell(child, part)
+        _say(b"reread controls: generation %d\n" % self._generation)
+
+    def _tell(self, child: Child, told: bytes) -> None:
+        if child.line is not None:
+            child.line.send(told)
+
+    # Keeper: what the Nursery asks for
+
+    def spawn(self, role: str, socks: Mapping[str, socket.socket]) -> int:
+        """Fork one child; the lock lives on in those who change the queue.
+
+        Should this process be killed, no new tree starts before they have ended.
+        """
+        kind = family.kind(role)
+        socks = {**socks, **self._listeners(kind)}
+        keep = [sock.fileno() for sock in socks.values()]
+        if kind in ("send", "clean"):
+            keep.append(self._ground.lock_fd)
+        if family.is_classic(role):
+            run = functools.partial(self._run_classic, role, socks["send"])
+        else:
+            run = functools.partial(self._run, role, socks)
+        return fork_child(run, keep, family.NAMES[kind])
+
+    def _listeners(self, kind: str) -> dict[str, socket.socket]:
+        match kind:
+            case "enqueue":
+                return {"listen": self._ground.listen}
+            case "send":
+                return {"control": self._ground.control}
+            case _:
+                return {}
+
+    def _run(self, role: str, socks: Mapping[str, socket.socket]) -> int:
+        """In the child."""
+        # The terminal's signals are for start alone, which tells the others.
+        os.setsid()
+        seen = family.visible(role, self._files)
+        boot = Boot(
+            role=family.peer_name(role),
+            home=self._options.home,
+            single_user=self._options.single_user,
+            accounts=self._ground.accounts,
+            controls=parse_controls(seen, self._generation),
+            default_delivery=self._options.default_delivery,
+            socks=socks,
+        )
+        return self._mains[family.kind(role)](boot)
+
+    def _run_classic(self, role: str, sock: socket.socket) -> int:
+        """In the child."""
+        os.setsid()
+        path = self._options.classic[role.removeprefix(family.CLASSIC)]
+        program = ClassicProgram(
+            role=role,
+            path=path,
+            home=self._options.home,
+            default_delivery=self._options.default_delivery,
+            single_user=self._options.single_user,
+        )
+        return run_classic(program, self._ground.accounts, sock)
+
+    def heard(self, child: Child, kind: bytes, body: bytes) -> None:
+        """Do what send asks for; others have nothing to ask."""
+        asked = body if kind == startwire.ASK and child is self._send else b""
+        match asked:
+            case startwire.ASK_RELOAD:
+                self.reload()
+            case startwire.ASK_STOP:
+                self.stop(detach=True, code=0)
+            case startwire.ASK_STOP_ALL:
+                self.stop(detach=False, code=0)
+            case startwire.ASK_ISOLATED:
+                self._isolated_wanted += 1
+                self._add_isolated()
+            case _:
+                what = f"unexpected {kind!r} from {child.name}, ignored"
+                _say(logline.warning(what))
+
+    def _add_isolated(self) -> None:
+        """Fork the remotes that send asked for, a few at a time."""
+        running = sum(
+            child.role.startswith(family.ISOLATED) for child in self._nursery.living()
+        )
+        while self._isolated_wanted and running < ISOLATED_MAX and self._send.pid:
+            self._isolated += 1
+            if not self._nursery.add_once(f"{family.ISOLATED}{self._isolated}"):
+                # No room for a process now; the next child's end asks again.
+                return
+            self._isolated_wanted -= 1
+            running += 1
+
+    def tell_end(self, child: Child) -> None:
+        """send finishes its work; enqueue may stay; others end with their line."""
+        if child.line is None:
+            return
+        if child.role == family.SEND:
+            child.line.send(frame(startwire.SIGNAL, startwire.SIGNAL_TERM))
+            return
+        if child.role == family.ENQUEUE and self._detach:
+            child.line.send(frame(startwire.DETACH, b""))
+            child.line.flush()
+            self._nursery.release(child)
+            return
+        child.line.close("ending")
+
+    def grace_s(self, child: Child) -> float:
+        """Those who wait for deliveries get the time that deliveries get."""
+        if child.role == family.SEND or family.is_classic(child.role):
+            return _timeoutterm(self._files) + DRAIN_MARGIN_S
+        return GRACE_S
+
+    def ended(self, child: Child) -> None:
+        """Go on with a stop; an isolated child serves one send only."""
+        if child.role == family.SEND:
+            self._isolated_wanted = 0
+            for other in self._nursery.living():
+                if other.role.startswith(family.ISOLATED):
+                    self._nursery.stop(other)
+        elif not self._nursery.stopping:
+            self._add_isolated()
+        self._advance()
+
+    def gave_up(self, child: Child) -> None:
+        """A child that never gets ready ends the tree."""
+        _say(
+            logline.alert(
+                f"cannot start: {child.name} ended before it was ready, again and "
+                "again; giving up"
+            )
+        )
+        self.stop(detach=False, code=111)
+
+    def say(self, line: bytes) -> None:
+        """One line to the log."""
+        _say(line)
+
+
+def _timeoutterm(files: Mapping[str, bytes]) -> int:
+    """From files that were found good; the only control start itself needs."""
+    given = {name: files[name] for name in files if name == "timeoutterm"}
+    controls: Controls = parse_controls({"me": b"localhost", **given})
+    return controls.timeoutterm

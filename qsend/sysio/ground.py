@@ -1,0 +1,102 @@
+"""What the tree stands on: checked and opened by start before its first fork.
+
+The order matters: first the lock, so that a second start says that it is the
+second; then everything that an operator can have got wrong; sockets last.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qsend.core.errors import ConfigError, Fatal
+from qsend.core.model import Accounts
+from qsend.sysio import queuemaker, unixsocket
+from qsend.sysio.accounts import load_accounts
+from qsend.sysio.controldir import read_controls
+from qsend.sysio.mailqueue import take_over
+from qsend.sysio.runlock import MUTEX, lock_queue
+from qsend.sysio.validate import find_faults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """Accounts, the first snapshot of the controls, and what stays open.
+
+    `listen` is the injection socket, `control` the operator's.
+    """
+
+    accounts: Accounts
+    lock_fd: int
+    files: Mapping[str, bytes]
+    listen: socket.socket
+    control: socket.socket
+
+
+def injection_path(home: str) -> str:
+    """Where programs hand in mail."""
+    return f"{home}/run/enqueue.sock"
+
+
+def control_path(home: str) -> str:
+    """Where the operator's commands go."""
+    return f"{home}/run/control.sock"
+
+
+def prepare(home: str, single_user: bool) -> Ground:
+    """Check everything and open what outlives children.
+
+    Raises: ConfigError when accounts or controls are wrong; Fatal when the queue
+        cannot be used or somebody else uses it; TempFail when the system has no
+        room for a process.
+    """
+    accounts = load_accounts(single_user)
+    lock_fd = _lock(home, accounts)
+    try:
+        files = read_controls(home)
+        if faults := find_faults(files, accounts.qmailp):
+            raise ConfigError(faults)
+        _check_queue(home, accounts)
+        # Only root and send itself may tell send what to do.
+        control = unixsocket.listen_at(control_path(home), 0o600, accounts.qmails)
+        listen = _injection_listener(home)
+    except BaseException:
+        os.close(lock_fd)
+        raise
+    return Ground(
+        accounts=accounts,
+        lock_fd=lock_fd,
+        files=files,
+        listen=listen,
+        control=control,
+    )
+
+
+def _lock(home: str, accounts: Accounts) -> int:
+    try:
+        return lock_queue(f"{home}/queue")
+    except Fatal:
+        # A queue that is broken or missing deserves a better word than its lock.
+        if not os.path.exists(f"{home}/queue/{MUTEX}"):
+            _check_queue(home, accounts)
+        raise
+
+
+def _check_queue(home: str, accounts: Accounts) -> None:
+    if faults := queuemaker.verify(home, accounts):
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise Fatal(
+            f"cannot start: {home}/{faults[0]}{more}; "
+            "`qsend check` tells all, `qsend setup` mends"
+        )
+    if os.statvfs(f"{home}/queue").f_flag & os.ST_RDONLY:
+        raise Fatal(f"cannot start: {home}/queue is on a read-only file system")
+
+
+def _injection_listener(home: str) -> socket.socket:
+    """The socket of an enqueue that a stop has left running, or a new one."""
+    path = injection_path(home)
+    taken = take_over(path)
+    return unixsocket.listen_at(path, 0o666) if taken is None else taken

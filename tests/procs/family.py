@@ -1,0 +1,254 @@
+"""A whole tree of fake children under the real start, for its tests.
+
+Every fake tells what happens to it in lines of JSON: what it found at its boot,
+whom it met over its sockets, what start said. It greets each peer by name, so that
+`met` proves that both ends of a socket are where they belong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from qsend.core.errors import Fatal
+from qsend.procs.start import Main, StartOptions, main
+from qsend.sysio import queuemaker
+from qsend.sysio.accounts import load_accounts
+from qsend.sysio.boot import Boot
+from qsend.sysio.endpoint import Endpoint
+from qsend.sysio.fork import fork_child
+from qsend.sysio.loop import Loop
+from qsend.sysio.parent import Parent
+
+DEADLINE_S = 20.0
+NOT_PEERS = ("start", "listen", "control")
+Event = dict[str, object]
+
+
+class Fake:
+    """One fake child."""
+
+    def __init__(self, boot: Boot) -> None:
+        self.boot = boot
+        self.home = Path(boot.home)
+        fds = sorted(map(int, os.listdir("/proc/self/fd")))
+        self.fds = [fd for fd in fds if os.path.exists(f"/proc/self/fd/{fd}")]
+        self.loop = Loop()
+        self.hangs = self.behaviour("hangs")
+        self.code = 0
+
+    def behaviour(self, name: str) -> bool:
+        return (self.home / f"{self.boot.role}.{name}").exists()
+
+    def say(self, what: str, **more: object) -> None:
+        told = {"role": self.boot.role, "pid": os.getpid(), "what": what, **more}
+        try:
+            fd = os.open(self.home / "events", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return  # the test is over
+        # Shorter than PIPE_BUF: lines of several children do not mix.
+        os.write(fd, json.dumps(told).encode() + b"\n")
+        os.close(fd)
+
+    def run(self) -> int:
+        self.say(
+            "boot",
+            fds=self.fds,
+            want=sorted(sock.fileno() for sock in self.boot.socks.values()),
+            socks=sorted(self.boot.socks),
+            generation=self.boot.controls.generation,
+            term=self.boot.controls.timeoutterm,
+            cwd=os.getcwd(),
+            null=os.readlink("/proc/self/fd/0"),
+            same_log=os.readlink("/proc/self/fd/1") == os.readlink("/proc/self/fd/2"),
+            leads=os.getsid(0) == os.getpid(),
+        )
+        if self.behaviour("fails"):
+            raise Fatal("cannot boot")
+        parent = Parent(
+            self.loop,
+            self.boot.socks["start"],
+            on_close=self.closed,
+            on_controls=self.controls,
+            on_peer=self.meet,
+            on_signal=self.signalled if self.boot.role == "send" else None,
+            on_detach=self.detached,
+        )
+        for name, sock in self.boot.socks.items():
+            if name not in NOT_PEERS:
+                self.meet(name, sock)
+        self.loop.on_signal(
+            signal.SIGUSR1, lambda: parent.ask((self.home / "ask").read_bytes())
+        )
+        parent.ready()
+        self.say("ready")
+        self.loop.run()
+        return self.code
+
+    def meet(self, name: str, sock: socket.socket) -> None:
+        if name.startswith("classic-"):
+            self.say("met", name=name)
+            sock.close()
+            return
+        endpoint = Endpoint(
+            self.loop,
+            sock,
+            lambda kind, body, fds: self.say("met", name=name, says=body.decode()),
+            lambda reason: self.say("lost", name=name),
+        )
+        role = self.boot.role.encode()
+        endpoint.send(len(role).to_bytes(4, "big") + b"g" + role)
+
+    def controls(self, generation: int, files: Mapping[str, bytes]) -> None:
+        self.say("controls", generation=generation, files=sorted(files))
+
+    def signalled(self, word: bytes) -> None:
+        self.say("signal", word=word.decode())
+        if word == b"term" and not self.hangs:
+            self.loop.stop()
+
+    def detached(self) -> None:
+        self.say("detached")
+        self.hangs = True
+
+    def closed(self) -> None:
+        self.say("closed")
+        if not self.hangs:
+            self.loop.stop()
+
+
+def run_fake(boot: Boot) -> int:
+    return Fake(boot).run()
+
+
+KINDS = ("enqueue", "lookup", "clean", "lspawn", "remote", "send")
+FAKES: Mapping[str, Main] = dict.fromkeys(KINDS, run_fake)
+
+
+def make_home(home: Path) -> None:
+    for name in ("control", "queue", "run"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+    (home / "control/me").write_text("mx.example\n")
+    queuemaker.create(str(home), load_accounts(single_user=True))
+
+
+class Tree:
+    """A running start, its log and what its children said."""
+
+    def __init__(
+        self, home: Path, *, pace: float = 0.2, run: bool = True, **options: str
+    ) -> None:
+        self.home = home
+        self.seen: list[Event] = []
+        self.log = b""
+        self.code: int | None = None
+        os.mkfifo(home / "events")
+        # Read and write: it never ends while nobody happens to write.
+        self._events = os.open(home / "events", os.O_RDWR | os.O_NONBLOCK)
+        self._unread = b""
+        self._log, write = os.pipe()
+        wanted = StartOptions(
+            home=str(home),
+            single_user=True,
+            remotes=2,
+            pace=pace,
+            **options,  # type: ignore[arg-type]
+        )
+        self.pid = fork_child(lambda: self._start(write, wanted), (write,), "start")
+        os.close(write)
+
+    @staticmethod
+    def _start(write: int, options: StartOptions) -> int:
+        os.dup2(write, 1)
+        os.close(write)
+        return main(options, FAKES)
+
+    def events(self) -> Iterator[Event]:
+        """Events as they come, from the first that nobody asked for yet."""
+        poller = select.poll()
+        poller.register(self._events, select.POLLIN)
+        while True:
+            while b"\n" not in self._unread:
+                assert poller.poll(DEADLINE_S * 1000), self.seen
+                self._unread += os.read(self._events, 65536)
+            line, self._unread = self._unread.split(b"\n", 1)
+            event = json.loads(line)
+            self.seen.append(event)
+            yield event
+
+    def wait(self, what: str, count: int = 1, **more: object) -> list[Event]:
+        """The next `count` events that match; earlier ones are consumed."""
+        found: list[Event] = []
+        if count == 0:
+            return found
+        for event in self.events():
+            if event["what"] == what and more.items() <= event.items():
+                found.append(event)
+                if len(found) == count:
+                    return found
+        raise AssertionError("unreachable")
+
+    def up(self, count: int = 7) -> dict[str, int]:
+        """Wait for all to serve; role to pid."""
+        return {str(e["role"]): self.pid_of(e) for e in self.wait("ready", count)}
+
+    @staticmethod
+    def pid_of(event: Event) -> int:
+        pid = event["pid"]
+        assert isinstance(pid, int)
+        return pid
+
+    def ask(self, send: int, word: bytes) -> None:
+        (self.home / "ask").write_bytes(word)
+        os.kill(send, signal.SIGUSR1)
+
+    def end(self) -> int:
+        """Wait for start to exit; its exit code."""
+        if self.code is None:
+            self.log += b"".join(iter(lambda: os.read(self._log, 65536), b""))
+            _, status = os.waitpid(self.pid, 0)
+            self.code = os.waitstatus_to_exitcode(status)
+        return self.code
+
+    def wait_log(self, want: bytes) -> None:
+        """Read the log until it has `want`."""
+        while want not in self.log:
+            chunk = os.read(self._log, 65536)
+            assert chunk, self.log
+            self.log += chunk
+
+    def close(self) -> None:
+        """Leave no process and no descriptor behind."""
+        if self.code is None:
+            os.kill(self.pid, signal.SIGTERM)
+            self.end()
+        os.close(self._log)
+        os.close(self._events)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, once it had time to."""
+    return until(lambda: not os.path.exists(f"/proc/{pid}") or _is_zombie(pid))
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    """Whether something becomes true before the deadline."""
+    deadline_mono = time.monotonic() + DEADLINE_S  # noqa: TID251
+    while not holds():
+        if time.monotonic() > deadline_mono:  # noqa: TID251
+            return False
+        time.sleep(0.005)
+    return True
