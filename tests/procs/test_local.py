@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import mailbox
 import os
+import select
 import shutil
 import signal
 import socket
@@ -284,6 +285,9 @@ def test_local_child_finishes_a_forward_before_it_ends(
     child.ask(1)
     (tmp_path / "started").read_text()
     child.sock.close()
+    ended = os.pidfd_open(child.pid)
+    assert select.select([ended], [], [], 0.3)[0] == []
+    os.close(ended)
     (tmp_path / "go").write_text("x\n")
     assert child.wait() == 0
     assert int((tmp_path / "parent").read_text()) == child.pid
