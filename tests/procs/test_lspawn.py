@@ -347,7 +347,8 @@ def test_new_send_starts_afresh_while_old_deliveries_run_on(open_tmp: Path) -> N
         running.replace_send()
         # Its numbers are its own, also those that the old one had running.
         running.command("bob@h", delid=100)
-        assert running.report().delid == 100
+        report = running.report()
+        assert (report.delid, report.text) == (100, b"ok")
         assert running.facts("ann2")["pid"] == pid
         running.command("ann@h", delid=7)
         assert running.is_silent()
@@ -356,6 +357,20 @@ def test_new_send_starts_afresh_while_old_deliveries_run_on(open_tmp: Path) -> N
         assert {report.delid for report in _reports(running, 2)} == {7, 8}
         assert running.facts("ann2")["pid"] == pid
         assert running.is_silent()
+
+
+def test_answer_for_a_send_that_is_gone_starts_nothing(open_tmp: Path) -> None:
+    with tree(open_tmp) as running:
+        pid = running.facts("ann")["pid"]
+        os.kill(running.pids["lookup"], signal.SIGSTOP)
+        running.command("ann-bad=crash@h")
+        # Reports come in order, so this one says that the command has been read.
+        assert running.told("ann").letter is Letter.FAILURE
+        running.replace_send()
+        assert running.told("ann").letter is Letter.FAILURE
+        os.kill(running.pids["lookup"], signal.SIGCONT)
+        assert running.told("bob@h").text == b"ok"
+        assert running.facts("ann")["pid"] == pid
 
 
 def test_send_that_breaks_the_protocol_is_dropped(open_tmp: Path) -> None:
