@@ -54,7 +54,7 @@ class Fate(Enum):
     """What qsend does with what it finds after a crash."""
 
     NONE = "nothing is there"
-    SWEEP = "removed when 36 hours old: nobody was told that it is queued"
+    SWEEP = "removed when 36 hours old: never accepted, or over"
     PREPROCESS = "delivered from todo; older info, local, remote, bounce removed first"
     DELIVER = "delivered from info, local, remote"
     ASIDE = "its message file is gone: the rest is moved to aside, with an alert"
