@@ -16,6 +16,7 @@ from collections.abc import Callable
 from qsend.core.errors import Fatal, RemoteProtocolError
 from qsend.core.model import FileIdentity, MessId
 from qsend.formats import cleanwire
+from qsend.formats.classic import CLEAN_DONE, CleanCommand, CleanOp, render_clean
 from qsend.sysio.endpoint import Descriptors, Endpoint
 from qsend.sysio.loop import READ, Loop
 
@@ -134,7 +135,7 @@ class ClassicCleanLine:
 
     def todo(self, messid: MessId, answer: Answer) -> None:
         """Remove intd/N and todo/N."""
-        self._ask(b"todo/%d\0" % messid, answer)
+        self._ask(CleanCommand(op=CleanOp.TODO, messid=messid), answer)
 
     def foop(self, messid: MessId, _identity: FileIdentity, answer: Answer) -> None:
         """Remove todo/N first (a classic `foop` leaves it), then intd/N and mess/N."""
@@ -143,7 +144,7 @@ class ClassicCleanLine:
             if error is not None:
                 answer(error)
             else:
-                self._ask(b"foop/%d\0" % messid, answer)
+                self._ask(CleanCommand(op=CleanOp.FOOP, messid=messid), answer)
 
         self.todo(messid, todo_gone)
 
@@ -152,14 +153,14 @@ class ClassicCleanLine:
         if self._is_waiting(messid):
             answer(_failure(errno.ESTALE))
         else:
-            self._ask(b"foop/%d\0" % messid, answer)
+            self._ask(CleanCommand(op=CleanOp.FOOP, messid=messid), answer)
 
     def aside(self, messid: MessId, _reason: str, answer: Answer) -> None:
         """A classic cleaner cannot: the message stays, and is not touched again."""
         answer(None)
 
-    def _ask(self, command: bytes, answer: Answer) -> None:
-        self._queue.append((command, answer))
+    def _ask(self, command: CleanCommand, answer: Answer) -> None:
+        self._queue.append((render_clean(command), answer))
         if not self._busy:
             self._write()
 
@@ -184,4 +185,4 @@ class ClassicCleanLine:
         self._busy = False
         if self._queue:
             self._write()
-        answer(None if reply == b"+" else _failure(errno.EIO))
+        answer(None if reply == CLEAN_DONE else _failure(errno.EIO))

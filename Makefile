@@ -1,0 +1,22 @@
+# The developer's commands; each is one script in tools/ or one module in bench/.
+.PHONY: run test check fix bench
+
+run:            ## set up a home in /tmp, start the tree, deliver two messages
+	@tools/venv
+	@.venv/bin/python tools/demo
+
+test:           ## everything CI runs; installs the Debian packages tests need (root)
+	@tools/testdeps
+	@tools/check
+
+check:          ## format, lint, types, without the tests
+	@tools/check --fast
+
+fix:            ## let ruff mend what it can
+	@tools/venv
+	@.venv/bin/ruff check -q --fix . ; .venv/bin/ruff format -q .
+
+bench:          ## remote and local drain, about two minutes
+	@tools/venv
+	@tools/testdeps
+	@.venv/bin/python -m bench.drain
