@@ -153,6 +153,7 @@ class Courier:
     def _open(self, work: _Work) -> None:
         work.session = None
         work.task = self._loop.create_task(self._open_and_run(work))
+        work.task.add_done_callback(_raise_unexpected)
 
     async def _open_and_run(self, work: _Work) -> None:
         try:
@@ -228,6 +229,12 @@ class Courier:
     def _end(self, work: _Work) -> None:
         self._works.discard(work)
         work.content.close()
+
+
+def _raise_unexpected(task: asyncio.Task[None]) -> None:
+    """An exception nobody foresaw goes to the loop's handler, not into silence."""
+    if not task.cancelled():
+        task.result()
 
 
 def _sendable(

@@ -1,0 +1,223 @@
+"""remote: SMTP deliveries, one event loop, many sessions.
+
+Uid qmailr, gid nofiles, no other group. Descriptors at entry: 0 to 2, "send",
+"start". It reads messages only through descriptors that send passes, writes no
+file, and opens no path after the drop. send gone: what has sent its final dot is
+finished, the rest is aborted, and a new send is waited for. start gone: exit.
+Exit codes: 0 when start ended the line, 111 on anything unexpected.
+Source: design 2 and 8; qmail-rspawn.c, qmail-remote.c.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import encodings.idna  # noqa: F401 - the socket module imports it when first used
+import os
+import resource
+import signal
+import socket
+import sysconfig
+from collections.abc import Callable, Container, Mapping
+
+import setproctitle
+import uvloop
+
+from qsend.core import logline
+from qsend.core.errors import ConfigError, Fatal, RemoteProtocolError, TempFail
+from qsend.core.tcpto import SilentHosts
+from qsend.formats import frames
+from qsend.formats.control import Controls, parse_controls
+from qsend.formats.delivery import (
+    TRANSACTION,
+    Report,
+    parse_transaction,
+    render_report,
+)
+from qsend.sysio import clock, privilege, sandbox
+from qsend.sysio.aioloop import AioLoop
+from qsend.sysio.boot import Boot
+from qsend.sysio.dns import Dns
+from qsend.sysio.endpoint import Descriptors, Endpoint
+from qsend.sysio.localaddrs import own_addresses
+from qsend.sysio.parent import Parent
+from qsend.sysio.smtpcourier import Courier
+from qsend.sysio.smtpsession import Settings
+
+TITLE = "qmail-remote: qsend"
+SLOTS_MAX = 4096
+"""Deliveries at a time; a session costs about 50 KiB with its buffers."""
+FDS_SPARE = 64
+"""Descriptors for the wires, DNS sockets and the loop; the rest are in pairs:
+a delivery has a connection and may keep its message open."""
+OWN_S = 300.0
+"""How long the list of this machine's addresses is believed, if it can be asked
+for again: a confined process may not be able to."""
+
+
+class Remote:
+    """The wiring of one remote process."""
+
+    def __init__(
+        self,
+        boot: Boot,
+        loop: asyncio.AbstractEventLoop,
+        dns: Dns,
+        own: Callable[[], Container[str]],
+    ) -> None:
+        """Greet send and say READY to start."""
+        self.failure: BaseException | None = None
+        self._loop = loop
+        self._poller = AioLoop(loop)
+        self._dns = dns
+        self._courier = Courier(loop, dns, _Health(), _settings(boot.controls), own)
+        self._slots = _slots()
+        loop.set_exception_handler(self._crash)
+        self._send = self._meet(boot.socks["send"])
+        self._parent = Parent(
+            self._poller,
+            boot.socks["start"],
+            on_close=loop.stop,
+            on_controls=self._take_controls,
+            on_peer=self._take_peer,
+        )
+        self._parent.ready()
+
+    def close(self) -> None:
+        """Drop all sessions and give the resolver's sockets back."""
+        self._courier.close()
+        self._loop.run_until_complete(self._dns.close())
+
+    def _meet(self, sock: socket.socket) -> Endpoint:
+        endpoint: Endpoint
+
+        def report(report: Report) -> None:
+            endpoint.send(render_report(report))
+
+        def take(kind: bytes, body: bytes, fds: Descriptors) -> None:
+            if kind == TRANSACTION:
+                transaction = parse_transaction(body)
+                self._courier.deliver(transaction, fds.take(), report)
+            elif kind == frames.HELLO:
+                frames.parse_hello(body)
+            else:
+                raise RemoteProtocolError(f"unexpected frame {kind!r} from send")
+
+        endpoint = Endpoint(
+            self._poller, sock, take, self._lose_send, max_fds=frames.FDS_MAX
+        )
+        endpoint.send(frames.hello(self._slots))
+        endpoint.flush()
+        return endpoint
+
+    def _lose_send(self, _reason: str) -> None:
+        self._courier.abort()
+
+    def _take_peer(self, role: str, sock: socket.socket) -> None:
+        if role != "send":
+            sock.close()
+            raise RemoteProtocolError(f"unexpected peer {role!r}")
+        self._send.close("replaced")
+        self._send = self._meet(sock)
+
+    def _take_controls(self, generation: int, files: Mapping[str, bytes]) -> None:
+        try:
+            controls = parse_controls(files, generation)
+            self._dns.set_resolvers(controls.resolvers)
+        except (ConfigError, ValueError) as exc:  # start checked them: a surprise
+            os.write(2, logline.warning(f"qmail-remote: keeping controls: {exc}"))
+            return
+        self._courier.settings = _settings(controls)
+
+    def _crash(
+        self, loop: asyncio.AbstractEventLoop, context: dict[str, object]
+    ) -> None:
+        exc = context.get("exception")
+        if not isinstance(exc, BaseException):
+            exc = Fatal(str(context.get("message")))
+        self.failure = self.failure or exc
+        loop.stop()
+
+
+class _Health:
+    """The silent hosts of this process, on the wall clock."""
+
+    def __init__(self) -> None:
+        self._hosts = SilentHosts(os.getpid())
+
+    def is_skipped(self, address: str) -> bool:
+        return self._hosts.is_skipped(address, clock.now())
+
+    def note_timeout(self, address: str) -> None:
+        self._hosts.note_timeout(address, clock.now())
+
+    def note_answer(self, address: str) -> None:
+        self._hosts.note_answer(address)
+
+
+class OwnAddresses:
+    """This machine's addresses, asked for again after OWN_S.
+
+    Raises: TempFail when they cannot be had the first time.
+    """
+
+    def __init__(
+        self, find: Callable[[], frozenset[str]] = own_addresses, age_s: float = OWN_S
+    ) -> None:
+        self._find = find
+        self._age_s = age_s
+        self._found = find()
+        self._until_mono = clock.mono() + age_s
+
+    def __call__(self) -> frozenset[str]:
+        """The addresses: the last known where asking again fails."""
+        if clock.mono() >= self._until_mono:
+            self._until_mono = clock.mono() + self._age_s
+            try:
+                self._found = self._find()
+            except TempFail:
+                pass  # the old list is better than no mail
+        return self._found
+
+
+def _settings(controls: Controls) -> Settings:
+    return Settings(
+        helo=controls.helohost,
+        timeout_connect=controls.timeoutconnect,
+        timeout_remote=controls.timeoutremote,
+    )
+
+
+def _slots() -> int:
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(SLOTS_MAX, (soft - FDS_SPARE) // 2))
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 2 * SLOTS_MAX + FDS_SPARE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def main(boot: Boot) -> int:
+    """Serve until start closes its line; the exit code.
+
+    Raises: whatever was unexpected, for the one line that fork_child writes.
+    """
+    setproctitle.setproctitle(TITLE)
+    # The operator's keyboard signals go to the whole group; start decides.
+    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGPIPE):
+        signal.signal(signum, signal.SIG_IGN)
+    _raise_descriptor_limit()
+    loop = uvloop.new_event_loop()
+    dns, own = Dns(boot.controls.resolvers), OwnAddresses()
+    sysconfig.get_paths()  # loads a module; the sandbox asks for them after the drop
+    privilege.drop(boot.accounts.qmailr)
+    privilege.harden()
+    sandbox.apply("remote")
+    remote = Remote(boot, loop, dns, own)
+    loop.run_forever()
+    remote.close()
+    if remote.failure is not None:
+        raise remote.failure
+    return 0
