@@ -41,7 +41,13 @@ def remote(count: int, durability: str) -> Run:
 
 def local(count: int, durability: str) -> Run:
     """Drain to one Maildir of the account `alias`; every message must be there."""
-    home = Home({"durability": durability, "concurrencylocal": "50"})
+    home = Home(
+        {
+            "durability": durability,
+            "concurrencylocal": "50",
+            "concurrencyperuser": "50",
+        }
+    )
     maildir = home.path / "alias" / "Maildir"
     status = (home.path / "alias").stat()
     for path in (maildir, *(maildir / each for each in ("tmp", "new", "cur"))):
