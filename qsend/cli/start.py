@@ -1,0 +1,84 @@
+"""qsend start: run the mail system in the foreground.
+
+Source: design.md 11; qmail-start(8).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Sequence
+
+from qsend.cli.parser import EXIT_TEMPORARY, EXIT_USAGE, Parser, complain, home_of
+from qsend.core import logline
+from qsend.procs import clean, enqueue, local, lookup, lspawn, remote, send, start
+
+MAINS: dict[str, start.Main] = {
+    "enqueue": enqueue.main,
+    "lookup": lookup.main,
+    "clean": clean.main,
+    "lspawn": functools.partial(lspawn.main, child_main=local.main),
+    "remote": remote.main,
+    "send": send.main,
+}
+"""What each kind of child runs."""
+
+_TEACHING = """\
+The log goes to standard output, one line per event, as qmail-send writes it:
+  qsend start | multilog t ./main
+
+Signals: TERM or INT finishes running deliveries and ends; ALRM tries everything
+now; HUP reads the control files again, all of them or, if one is wrong, none.
+
+--lspawn, --rspawn and --clean run a program that speaks qmail's own wire, such
+as qmail-lspawn, in place of ours."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run until stopped; the exit code."""
+    parser = Parser(argv[0], "Run the mail system in the foreground.", _TEACHING)
+    parser.add_home()
+    parser.add_argument(
+        "--single-user",
+        action="store_true",
+        help="run everything as the calling user; implied unless root calls",
+    )
+    parser.add_argument(
+        "--default-delivery",
+        metavar="TEXT",
+        default="./Mailbox",
+        help="what a missing or empty .qmail file means; may have several lines "
+        "(default: %(default)s)",
+    )
+    for kind in ("lspawn", "rspawn", "clean"):
+        parser.add_argument(
+            f"--{kind}", metavar="PROGRAM", help=f"a classic qmail-{kind} to run"
+        )
+    args = parser.parse_args(argv[1:])
+    is_root = os.getuid() == 0
+    if is_root and args.single_user:
+        complain(argv[0], "--single-user is not for root, which never receives mail")
+        return EXIT_USAGE
+    options = start.StartOptions(
+        home=home_of(args),
+        single_user=not is_root,
+        default_delivery=os.fsencode(args.default_delivery),
+        lspawn=_absolute(args.lspawn),
+        rspawn=_absolute(args.rspawn),
+        clean=_absolute(args.clean),
+    )
+    return _run(options)
+
+
+def _absolute(program: str | None) -> str | None:
+    return None if program is None else os.path.abspath(program)
+
+
+def _run(options: start.StartOptions) -> int:
+    try:
+        return start.main(options, MAINS)
+    except Exception as exc:  # noqa: BLE001 - the outermost frame of the root
+        # The children end by themselves: their lines to us close.
+        sys.stdout.write(logline.alert(f"start broke down: {exc!r}").decode())
+        return EXIT_TEMPORARY

@@ -1,0 +1,118 @@
+"""Making qsend's home around the queue: directories, first controls, aliases.
+
+Whatever exists stays; only owners and modes of the directories are mended.
+Source: qmail hier.c; admin_tools 7.9, 7.10; design.md 11.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qsend.core.errors import Fatal
+from qsend.core.model import Account, Accounts
+
+ALIASES = ("root", "postmaster", "mailer-daemon")
+"""The names that every mail system answers to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directory:
+    """One directory of the home; `path` is relative, "" for the home itself."""
+
+    path: str
+    mode: int
+    owner: Account
+
+
+def directories(accounts: Accounts) -> tuple[Directory, ...]:
+    """The directories of a home, parents first; the queue is queuemaker's."""
+    gid = accounts.qmailq.gid
+    root = Account(uid=accounts.root.uid, gid=gid)
+    return (
+        *(
+            Directory(path=path, mode=0o755, owner=root)
+            for path in ("", "control", "users", "run", "bin")
+        ),
+        Directory(
+            path="alias", mode=0o2755, owner=Account(uid=accounts.alias.uid, gid=gid)
+        ),
+        # What send keeps between runs that is no part of the queue.
+        Directory(
+            path="run/send", mode=0o700, owner=Account(uid=accounts.qmails.uid, gid=gid)
+        ),
+    )
+
+
+def make_directories(home: str, accounts: Accounts) -> None:
+    """Make or mend the directories.
+
+    Raises: Fatal, naming the one that cannot be made or is something else.
+    """
+    for directory in directories(accounts):
+        path = os.path.join(home, directory.path) if directory.path else home
+        try:
+            if not directory.path:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            _make(path, directory)
+        except OSError as exc:
+            raise Fatal(f"unable to make {path}: {exc.strerror}") from exc
+
+
+def _make(path: str, directory: Directory) -> None:
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    # The home itself may be a link to where the disk is; nothing below it may.
+    follow = 0 if not directory.path else os.O_NOFOLLOW
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | follow)
+    try:
+        found, owner = os.fstat(fd), directory.owner
+        if (found.st_uid, found.st_gid) != (owner.uid, owner.gid):
+            os.fchown(fd, owner.uid, owner.gid)
+        if stat.S_IMODE(os.fstat(fd).st_mode) != directory.mode:
+            os.fchmod(fd, directory.mode)
+    finally:
+        os.close(fd)
+
+
+def make_files(
+    directory: str, files: Mapping[str, bytes], owner: Account
+) -> tuple[list[str], list[str]]:
+    """Create files that are missing, readable by all.
+
+    Returns: the names made, and those that were there before.
+    Raises: Fatal, naming the file that cannot be made.
+    """
+    made, kept = [], []
+    for name, content in files.items():
+        try:
+            if _create(os.path.join(directory, name), content, owner):
+                made.append(name)
+            else:
+                kept.append(name)
+        except OSError as exc:
+            raise Fatal(f"unable to make {directory}/{name}: {exc.strerror}") from exc
+    return made, kept
+
+
+def _create(path: str, content: bytes, owner: Account) -> bool:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    with open(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        if os.geteuid() == 0:
+            os.fchown(fd, owner.uid, owner.gid)
+        os.fchmod(fd, 0o644)
+    return True
+
+
+def alias_files() -> dict[str, bytes]:
+    """Empty ones: mail goes to the alias directory by the default delivery."""
+    return {f".qmail-{name}": b"" for name in ALIASES}

@@ -1,0 +1,96 @@
+"""The programs in `<home>/bin`: small scripts that start one module of qsend.cli.
+
+They run without Python's site module, in isolated mode, because they must start
+fast and whatever the caller's environment says.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Mapping
+
+from qsend.core.errors import Fatal
+from qsend.core.model import Account
+
+PROGRAMS: Mapping[str, tuple[str, int]] = {
+    "qsend": ("main", 0o755),
+    "sendmail": ("sendmail", 0o755),
+    "mailq": ("sendmail", 0o755),
+    "newaliases": ("sendmail", 0o755),
+    "qmail-inject": ("qmail_inject", 0o755),
+    "qmail-queue": ("qmail_queue", 0o755),
+    "qmail-qread": ("qmail_qread", 0o755),
+    "qmail-qstat": ("qmail_qstat", 0o755),
+    "qmail-local": ("qmail_local", 0o755),
+    "qmail-remote": ("qmail_remote", 0o755),
+    "qmail-rspawn": ("qmail_rspawn", 0o755),
+    "qmail-clean": ("qmail_clean", 0o755),
+    "qmail-lspawn": ("qmail_lspawn", 0o700),
+    "maildirmake": ("maildirmake", 0o755),
+}
+"""Program to (module of qsend.cli, mode); none is setuid. A script must be
+readable to be run, so what qmail installs as 0711 is 0755 here."""
+
+_SHEBANG_MAX = 127
+"""Longest first line that every Linux reads whole."""
+
+
+def launcher(program: str, home: str) -> str:
+    """The text of one program, for the Python that runs this."""
+    module, _ = PROGRAMS[program]
+    name = ", os.path.basename(sys.argv[0])" if module == "sendmail" else ""
+    return (
+        f"{_first_lines(sys.executable)}"
+        "# Written by `qsend setup`.\n"
+        "import os\n"
+        "import sys\n"
+        "\n"
+        f"sys.path += {_paths()!r}\n"
+        f'os.environ.setdefault("QSEND_HOME", {home!r})\n'
+        f"from qsend.cli.{module} import main  # noqa: E402\n"
+        "\n"
+        f"sys.exit(main(sys.argv[1:]{name}))\n"
+    )
+
+
+def _first_lines(python: str) -> str:
+    line = f"#!{python} -IS\n"
+    if len(os.fsencode(line)) <= _SHEBANG_MAX and " " not in python:
+        return line
+    # A shell reads this as exec, Python as a string.
+    return f"#!/bin/sh\n'''exec' \"{python}\" -IS \"$0\" \"$@\"\n'''\n"
+
+
+def _paths() -> list[str]:
+    """Where the package and what it needs is found without the site module."""
+    package = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    site = [sysconfig.get_paths()[name] for name in ("purelib", "platlib")]
+    return list(dict.fromkeys([os.path.abspath(package), *site]))
+
+
+def make_launchers(home: str, owner: Account) -> None:
+    """Write all programs, replacing what an older qsend wrote.
+
+    Raises: Fatal, naming the one that cannot be written.
+    """
+    for program, (_, mode) in PROGRAMS.items():
+        path = os.path.join(home, "bin", program)
+        try:
+            _replace(path, launcher(program, home).encode(), mode, owner)
+        except OSError as exc:
+            raise Fatal(f"unable to write {path}: {exc.strerror}") from exc
+
+
+def _replace(path: str, content: bytes, mode: int, owner: Account) -> None:
+    """Whoever runs the program meanwhile sees the old one or the new one."""
+    new = f"{path}.new"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with open(fd, "wb") as file:
+        file.write(content)
+        file.flush()
+        if os.geteuid() == 0:
+            os.fchown(fd, owner.uid, owner.gid)
+        os.fchmod(fd, mode)
+    os.rename(new, path)
