@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from qsend.core.errors import QueueCorrupt
 from qsend.core.model import Channel, MessId
+from qsend.sysio.fsq import Queue
 from tests.fakedisk import FakeDisk
 from tests.fakes import FakeQueue
+from tests.queues import make_queue
 
 N = MessId(46)
 
@@ -132,3 +136,33 @@ def test_info_written_and_synced_survives_a_power_cut_with_its_birth() -> None:
     queue.disk.fsync(fd)
     assert queue.after_power_cut().read_info(N) == (b"a@x", 7)
     queue.disk.close(fd)
+
+
+def to_link(path: Path) -> None:
+    secret = path.parents[3] / "secret"
+    secret.write_bytes(b"Fsecret@x\0")
+    path.symlink_to(secret)
+
+
+def to_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("spoil", [to_link, to_fifo])
+def test_links_and_fifos_are_damage_and_never_followed_or_waited_for(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    path = make_queue(tmp_path)
+    for name in ("info", "mess", "remote"):
+        spoil(path / f"{name}/0/46")
+    queue = Queue(str(path))
+    for ask in (queue.read_info, queue.open_mess):
+        with pytest.raises(QueueCorrupt, match="not a regular file"):
+            ask(N)
+    for change in (
+        lambda: queue.mark_done(Channel.REMOTE, N, [0]),
+        lambda: queue.read_recips(Channel.REMOTE, N),
+    ):
+        with pytest.raises(QueueCorrupt, match="not a regular file"):
+            change()
+    queue.close()

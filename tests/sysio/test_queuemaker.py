@@ -64,8 +64,11 @@ def test_create_ignores_the_umask(tmp_path: Path) -> None:
 
 
 def to_link(path: Path) -> None:
+    """Code that follows the link may only spoil a directory of this test."""
     path.rmdir()
-    path.symlink_to("/tmp")
+    elsewhere = path.parents[2] / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    path.symlink_to(elsewhere)
 
 
 def to_second_name(path: Path) -> None:
@@ -92,6 +95,8 @@ def test_create_refuses_what_is_not_plainly_its_own(
     spoil(tmp_path / path)
     with pytest.raises(Fatal, match=match):
         queuemaker.create(str(tmp_path), own_accounts())
+    elsewhere = tmp_path / "elsewhere"
+    assert not elsewhere.exists() or elsewhere.stat().st_mode & 0o7777 == 0o700
 
 
 def test_create_without_home_is_fatal_and_names_it(tmp_path: Path) -> None:
