@@ -127,6 +127,14 @@ class Attempts:
             destinations.forget_idle(now_mono)
         return starts
 
+    def must_park(self, keys: set[tuple[Channel, bytes]]) -> bool:
+        """Whether one of these destinations is held, or was not reached of late.
+
+        Mail for it is written down at once rather than wait in todo.
+        """
+        found = (self.waiting[channel].get(key) for channel, key in keys)
+        return any(each is not None and (each.held or each.failures) for each in found)
+
     def crowded(self, keys: set[tuple[Channel, bytes]], now_mono: float) -> bool:
         """Whether memory is short and none of these destinations can go on soon."""
         if len(self._messages) < CROWD_MAX:

@@ -39,8 +39,11 @@ below a second's work, and their descriptors below every usual limit."""
 FIRST_RECIPS_MAX = 20
 """A message with more recipients is preprocessed first: its attempt takes long,
 and its files cost little for each recipient."""
-FIRST_WAIT_S = 1.0
-"""How long a message may wait in todo for a slot, or after its first success."""
+FIRST_WAIT_S = 5.0
+"""How long a message may wait in todo for a slot: a burst of FIRST_MAX drains in
+less at 200 a second, and slower mail is cheap to write down."""
+FIRST_PARTIAL_S = 1.0
+"""How long a success may go unmarked while other recipients are outstanding."""
 LOADS_PER_PUMP = 50
 """Messages read in one turn; reports and slots are served in between."""
 PUT_OFF_S = 600
@@ -70,7 +73,8 @@ class Manager:
         self.first = 0
         self.configure(settings)
         self._backlog = Backlog()
-        self._deadlines: deque[tuple[float, MessId]] = deque()
+        self._slow: deque[tuple[float, MessId]] = deque()
+        self._partial: deque[tuple[float, MessId]] = deque()
         self._dirty: dict[tuple[MessId, Channel], None] = {}
         self._actions: list[Action] = []
 
@@ -105,8 +109,7 @@ class Manager:
     def next_wake_s(self, now: int, now_mono: float) -> float | None:
         """Seconds until `pump` has something to do by itself; None for never."""
         waits = [self.attempts.next_wake_mono() - now_mono]
-        if self._deadlines:
-            waits.append(self._deadlines[0][0] - now_mono)
+        waits += [each[0][0] - now_mono for each in (self._slow, self._partial) if each]
         dues = [each.next_due() for each in self.dues.values()]
         dues.append(self._backlog.next_due())
         waits += [float(due - now) for due in dues if due is not None]
@@ -161,7 +164,10 @@ class Manager:
             return
         for job, key, offset in waits:
             self.attempts.put(message, job, key, offset)
-        self._deadlines.append((now_mono + FIRST_WAIT_S, message.messid))
+        if self.attempts.must_park(keys):
+            self._preprocess(message)
+            return
+        self._slow.append((now_mono + FIRST_WAIT_S, message.messid))
 
     def job_loaded(
         self,
@@ -390,7 +396,7 @@ class Manager:
                 line = logline.end_msg(message.messid)
                 self.plan(message, settle.finish_first(message, line))
             elif sum(len(each.settled) for each in jobs) == 1:
-                self._deadlines.append((now_mono + FIRST_WAIT_S, message.messid))
+                self._partial.append((now_mono + FIRST_PARTIAL_S, message.messid))
 
     def _remember(self, messid: MessId, text: bytes) -> None:
         self.last_reports.pop(messid, None)
@@ -407,12 +413,14 @@ class Manager:
             self._actions.append(Forget(message.messid))
 
     def _meet_deadlines(self, now_mono: float) -> None:
-        while self._deadlines and self._deadlines[0][0] <= now_mono:
-            message = self.messages.get(self._deadlines.popleft()[1])
-            if message is None or message.phase is not Phase.FIRST:
-                continue
-            if any(job.waiting or job.settled for job in message.jobs.values()):
-                self._preprocess(message)
+        """Write down what has waited in todo for too long."""
+        for deadlines in (self._slow, self._partial):
+            while deadlines and deadlines[0][0] <= now_mono:
+                message = self.messages.get(deadlines.popleft()[1])
+                if message is None or message.phase is not Phase.FIRST:
+                    continue
+                if any(job.waiting or job.settled for job in message.jobs.values()):
+                    self._preprocess(message)
 
     def _load(self, now: int) -> None:
         room = min(LOADS_PER_PUMP, FIRST_MAX - self.first)

@@ -28,6 +28,9 @@ class Channel(Enum):
     LOCAL = "local"
     REMOTE = "remote"
 
+    # Enum hashes a member's name in Python; members are single, so identity serves.
+    __hash__ = object.__hash__
+
 
 class Letter(Enum):
     """What became of one delivery, as the byte that reports carry."""

@@ -10,7 +10,7 @@ import pytest
 from qsend.core import operator
 from qsend.core.destinations import RECOUNT_S
 from qsend.core.errors import LocalProtocolError
-from qsend.core.manager import FIRST_WAIT_S, GAVE_UP
+from qsend.core.manager import FIRST_PARTIAL_S, FIRST_WAIT_S, GAVE_UP
 from qsend.core.message import Phase
 from qsend.core.model import Channel, MessId
 from tests.fakes import FakeQueue
@@ -179,7 +179,7 @@ def test_message_with_a_success_and_others_outstanding_is_written_with_its_mark(
     sim.hold_reports = True
     sim.step()
     sim.report(*sim.reports.popleft())
-    sim.clocks.monotonic += FIRST_WAIT_S
+    sim.clocks.monotonic += FIRST_PARTIAL_S
     for _ in range(5):
         sim.step()
     assert queue.read_recips(Channel.REMOTE, messid) == b"Da@x\0Tb@y\0"
