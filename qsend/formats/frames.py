@@ -28,6 +28,11 @@ FDS_MAX = 64
 HELLO = b"h"
 """Body: u16 VERSION, u32 slots (how many deliveries the sender takes at once)."""
 
+PING = b"\x00"
+"""Body: empty. Are you there? Endpoints answer it by themselves with PONG."""
+PONG = b"\x01"
+"""Body: empty."""
+
 _HEAD = struct.Struct("!IB")
 _U32 = struct.Struct("!I")
 

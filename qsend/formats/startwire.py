@@ -35,6 +35,8 @@ ASK_STOP = b"stop"
 ASK_STOP_ALL = b"stop-all"
 ASK_ISOLATED = b"isolated"
 """A remote child of its own for a suspect; the answer is PEER "isolated"."""
+ASK_KILL = b"kill "
+"""Followed by the role of a child that does not answer: kill it, start it again."""
 
 SIGNAL_ALRM = b"alrm"
 SIGNAL_TERM = b"term"

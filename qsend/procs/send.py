@@ -43,7 +43,7 @@ from qsend.sysio.loader import Loader, Routing
 from qsend.sysio.logsink import LogSink
 from qsend.sysio.loop import READ, Loop, Timer
 from qsend.sysio.parent import Parent
-from qsend.sysio.spawnlines import LocalLine, RemoteLines, SpawnLine
+from qsend.sysio.spawnlines import CHECK_S, LocalLine, RemoteLines, SpawnLine
 from qsend.sysio.starter import Starter
 from qsend.sysio.sweeper import Sweeper
 from qsend.sysio.syncer import Syncer
@@ -90,6 +90,7 @@ class Send:
         )
         self.holds = HoldFile(f"{boot.home}/run/send/holds")
         self.local = LocalLine()
+        self.lspawn: SpawnLine | None = None
         self.remote = RemoteLines(lambda: self.parent.ask(startwire.ASK_ISOLATED))
         self.bouncer = Bouncer(self.queue, self._identity, log.say)
         self.cleaner = self._clean_line(boot)
@@ -160,6 +161,7 @@ class Send:
         self.loop.register(self.trigger.fileno(), READ, self._triggered)
         self._scan()
         self.sweeper.start()
+        self.loop.call_later(CHECK_S, self._check_silence)
         self.loop.at_turn_end(self._work)
         self.parent.ready()
         self.loop.run()
@@ -318,6 +320,7 @@ class Send:
                 self._note_channels,
             )
             if name == "lspawn":
+                self.lspawn = line
                 self.local.attach(line)
             else:
                 self.remote.attach(line)
@@ -340,12 +343,21 @@ class Send:
         if not self.manager.exiting and name != "isolated":
             self.sink.warning(f"lost {name}: {reason}")
         if name in ("lspawn", CLASSIC[0]):
+            self.lspawn = None
             self.local.attach(None)
         elif name == CLASSIC[1]:
             self.remote.classic = None
         else:
             self.remote.detach(name)
         self._note_channels()
+
+    def _check_silence(self) -> None:
+        """Have start kill who holds deliveries and does not answer."""
+        for line in (*self.remote, self.lspawn):
+            if line is not None and line.is_silent():
+                self.sink.warning(f"{line.name} does not answer; it will be killed")
+                self._ask(startwire.ASK_KILL + line.name.encode())
+        self.loop.call_later(CHECK_S, self._check_silence)
 
     def _note_channels(self) -> None:
         self.manager.set_capacity(Channel.LOCAL, self.local.slots)

@@ -292,9 +292,17 @@ class Start:
             case startwire.ASK_ISOLATED:
                 self._isolated_wanted += 1
                 self._add_isolated()
+            case _ if asked.startswith(startwire.ASK_KILL):
+                self._kill(asked.removeprefix(startwire.ASK_KILL).decode())
             case _:
                 what = f"unexpected {kind!r} from {child.name}, ignored"
                 _say(logline.warning(what))
+
+    def _kill(self, peer: str) -> None:
+        """A child that does not answer send; it is replaced as one that died."""
+        for child in self._nursery.living():
+            if family.peer_name(child.role) == peer and child is not self._send:
+                os.kill(child.pid, signal.SIGKILL)
 
     def _add_isolated(self) -> None:
         """Fork the remotes that send asked for, a few at a time."""

@@ -73,20 +73,24 @@ class Endpoint:
         on_close: Callable[[str], None],
         *,
         max_fds: int = 0,
+        max_packets: int = 16,
     ) -> None:
         """Own `sock` from now on.
 
         `on_frame` may raise RemoteProtocolError to drop the peer. `on_close`
         gets the reason in words; b"" of a peer that closed is "closed".
-        `max_fds` descriptors are accepted per packet.
+        `max_fds` descriptors are accepted per packet, `max_packets` packets are
+        read per turn, so that one busy peer does not starve the rest.
         """
         sock.setblocking(False)
         self.sock = sock
         self.closed = False
+        self.heard = False  # set by every packet; whoever watches clears it
         self._loop = loop
         self._on_frame = on_frame
         self._on_close = on_close
         self._max_fds = max_fds
+        self._max_packets = max_packets
         self._parts: list[bytes] = []
         self._parts_bytes = 0
         self._fds: list[int] = []
@@ -173,8 +177,7 @@ class Endpoint:
             self._receive()
 
     def _receive(self) -> None:
-        # A few packets per turn, so that one busy peer does not starve the rest.
-        for _ in range(16):
+        for _ in range(self._max_packets):
             try:
                 packet, fds, flags, _addr = socket.recv_fds(
                     self.sock, frames.PACKET_MAX, self._max_fds
@@ -199,8 +202,12 @@ class Endpoint:
             if not packet:
                 self.close("closed")
                 return
+            self.heard = True
             for kind, body in frames.split(packet):
-                self._on_frame(kind, body, fds)
+                if kind == frames.PING:
+                    self.send(frames.frame(frames.PONG, b""))
+                elif kind != frames.PONG:
+                    self._on_frame(kind, body, fds)
                 if self.closed:
                     return
         except RemoteProtocolError as exc:

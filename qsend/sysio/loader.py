@@ -6,7 +6,7 @@ Source: qmail-send.c todo_do, pass_dochan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from qsend.core import logline, mx
@@ -151,8 +151,8 @@ class Loader:
         )
         stale = self._queue.unlink_stale(messid)
         if stale:
-            dirs = [self._queue.dirs.fd(name) for name in stale]
-            self._syncer.commit([], dirs, self._stale_synced)
+            self._look_again(messid, stale)
+            return
         self._say(logline.new_msg(messid))
         self._say(
             logline.info_msg(
@@ -210,6 +210,18 @@ class Loader:
         self._say(logline.alert(f"message {messid} is set aside: {reason}"))
         self._manager.damaged(messid, reason)
 
-    def _stale_synced(self, error: OSError | None) -> None:
-        if error is not None:
-            self._say(logline.warning(f"trouble fsyncing removals: {error.strerror}"))
+    def _look_again(self, messid: MessId, stale: Collection[str]) -> None:
+        """Read the message once what an earlier one of its number left is gone.
+
+        Were it to come back after a power cut, it could pass for the envelope of
+        a message that gets the number next.
+        """
+        self.forget(messid)
+
+        def synced(error: OSError | None) -> None:
+            if error is None:
+                self._manager.known(messid)
+            else:
+                self._later(LoadTodo(messid), paths.info(messid), error)
+
+        self._syncer.commit([], [self._queue.dirs.fd(name) for name in stale], synced)

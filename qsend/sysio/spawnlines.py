@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from qsend.core.errors import RemoteProtocolError
@@ -30,6 +30,9 @@ from qsend.sysio.loop import Loop
 
 OnReport = Callable[[Report], None]
 
+CHECK_S = 20.0
+SILENT_CHECKS = 3
+"""A process that is silent for 60 s, though asked, is to be killed."""
 CRASHED = b"The delivery process was lost. (#4.3.0)\n"
 
 
@@ -51,6 +54,7 @@ class SpawnLine:
         self.name = name
         self.outstanding: set[DelId] = set()
         self.slots = 0
+        self._silences = 0
         self._on_report = on_report
         self._on_lost = on_lost
         self._on_slots = on_slots
@@ -60,6 +64,20 @@ class SpawnLine:
         """Hand over an attempt; `fd` passes to the process and is closed here."""
         self.outstanding.update(delids)
         self._endpoint.send(frame, fd)
+
+    def is_silent(self) -> bool:
+        """Whether it has deliveries and said nothing at SILENT_CHECKS checks.
+
+        Call it every CHECK_S; each call asks for a sign of life.
+        """
+        if self._endpoint.heard or not self.outstanding:
+            self._silences = 0
+        else:
+            self._silences += 1
+        self._endpoint.heard = False
+        if self.outstanding:
+            self._endpoint.send(frames.frame(frames.PING, b""))
+        return self._silences >= SILENT_CHECKS
 
     def start_path(self, delivery: LocalDelivery) -> None:
         """Hand over a delivery by the message's path."""
@@ -162,6 +180,12 @@ class RemoteLines:
             self.pump_suspects()
         else:
             self._lines[line.name] = line
+
+    def __iter__(self) -> Iterator[SpawnLine]:
+        """The lines there are now."""
+        yield from list(self._lines.values())
+        if self._isolated is not None:
+            yield self._isolated
 
     def detach(self, name: str) -> None:
         """The line of that name was lost."""
