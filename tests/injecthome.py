@@ -18,7 +18,7 @@ from qsend.formats.frames import frame, split
 from qsend.sysio.endpoint import pair
 
 ROOT = Path(__file__).parents[1]
-DEADLINE_S = 20.0
+DEADLINE_S = 10.0
 FIRST_UID = 61000
 
 _RUN_ENQUEUE = """
@@ -65,7 +65,8 @@ def make_queue(home: Path, owner: Account) -> Path:
     queue = home / "queue"
     names = ["", "pid", "intd", "todo", "lock", "mess"]
     for name in [*names, *(f"mess/{n}" for n in range(23))]:
-        (queue / name).mkdir(mode=0o750)
+        (queue / name).mkdir()
+        (queue / name).chmod(0o750)
     os.mkfifo(queue / "lock/trigger")
     if os.getuid() == 0:
         for path in [queue, *queue.rglob("*")]:

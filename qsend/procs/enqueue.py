@@ -26,7 +26,8 @@ from qsend.formats.frames import frame
 from qsend.formats.injection import HANDOVER, render_queued
 from qsend.sysio import callers, clock, trigger
 from qsend.sysio.boot import Boot
-from qsend.sysio.injectserver import Connection, InjectServer
+from qsend.sysio.injectconnection import Connection
+from qsend.sysio.injectserver import InjectServer
 from qsend.sysio.injectstream import Intake
 from qsend.sysio.loop import Loop
 from qsend.sysio.parent import Parent
@@ -35,7 +36,7 @@ from qsend.sysio.queuewriter import QueueWriter
 from qsend.sysio.syncer import Syncer
 
 _LISTENERS = frozenset({"smtpd", "qmtpd", "qmqpd"})
-_SEND_BACKLOG_MAX = 256
+_SEND_BACKLOG_MAX = 8
 """Packets of QUEUED that send may leave unread; then the trigger tells it."""
 _REPEAT_S = 60.0
 """The same trouble is logged once in this time: a full disk meets every client."""

@@ -16,151 +16,21 @@ from collections.abc import Callable
 from qsend.core.errors import RemoteProtocolError
 from qsend.core.model import Accounts
 from qsend.core.quota import Limits, Quota, Share
-from qsend.formats import injection
 from qsend.formats.queueexit import QueueExit
 from qsend.sysio import clock
 from qsend.sysio.callers import Caller, identify
-from qsend.sysio.endpoint import Descriptors, Endpoint
-from qsend.sysio.injectstream import INCOMPLETE, Intake, State, Stream
+from qsend.sysio.endpoint import Poller
+from qsend.sysio.injectconnection import Connection
+from qsend.sysio.injectstream import Intake, Stream
 from qsend.sysio.loop import READ, Loop
+from qsend.sysio.turnbudget import TurnBudget
 
 FIRST_SERIAL = 1 << 22
 """From here on a qp is no pid: Linux has none larger (pid_max)."""
 
-STREAMS_MAX = 10000
-"""Streams open on one connection, answered ones included; beyond is a flood."""
-
 _ACCEPT_PER_TURN = 64
 _ACCEPT_PAUSE_S = 0.2
-_BACKLOG_MAX = 1000
-"""Packets of answers that a client may leave unread."""
 _SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-class Connection:
-    """One client and its streams by number. Made by InjectServer.adopt."""
-
-    def __init__(self, server: InjectServer, sock: socket.socket, caller: Caller):
-        self.caller = caller
-        self.last_mono = clock.mono()
-        self._server = server
-        self._streams: dict[int, Stream] = {}
-        self._has_used_pid = caller.pid == 0
-        self._endpoint = Endpoint(server.loop, sock, self._frame, self._closed)
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing can be sent any more."""
-        return self._endpoint.closed
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no message is under way."""
-        return not self._streams
-
-    @property
-    def is_syncing(self) -> bool:
-        """Whether a complete message waits for its answer."""
-        return any(one.state is State.SYNCING for one in self._streams.values())
-
-    @property
-    def backlog(self) -> int:
-        """Packets that the client has not yet taken."""
-        return self._endpoint.backlog
-
-    def send(self, data: bytes, fd: int | None = None) -> None:
-        """Queue one frame for the client."""
-        self._endpoint.send(data, fd)
-        if self._endpoint.backlog > _BACKLOG_MAX:
-            self._endpoint.close("reads no answers")
-
-    def close(self) -> None:
-        """Flush what the client takes at once, then close."""
-        self._endpoint.flush()
-        self._endpoint.close("closed here")
-
-    def refuse(self) -> None:
-        """Answer BUSY for the whole connection, and close it."""
-        number = injection.WHOLE_CONNECTION
-        self._endpoint.send(injection.render_result(number, QueueExit.BUSY, 0))
-        self.close()
-
-    def abort_incomplete(self) -> None:
-        """Forget every message that has not been committed."""
-        for number, stream in list(self._streams.items()):
-            if stream.state is not State.SYNCING:
-                self._forget(number, stream)
-                stream.abort()
-
-    def _frame(self, kind: bytes, body: bytes, _fds: Descriptors) -> None:
-        self.last_mono = clock.mono()
-        if kind == injection.HANDOVER:
-            self._server.hand_over(self)
-            return
-        number, data = injection.parse_stream(body)
-        if kind == injection.MESSAGE:
-            self._stream(number).message(data)
-        elif kind == injection.ENVELOPE:
-            self._stream(number).envelope(data)
-        elif kind == injection.COMMIT:
-            self._commit(number)
-        elif kind == injection.ABORT:
-            self._abort(number)
-        else:
-            raise RemoteProtocolError(f"unexpected frame {kind!r}")
-
-    def _stream(self, number: int) -> Stream:
-        """The open stream of this number, or a new one."""
-        stream = self._streams.get(number)
-        if stream is not None:
-            return stream
-        if len(self._streams) >= STREAMS_MAX:
-            raise RemoteProtocolError("too many streams")
-
-        def answer(stream: Stream, code: QueueExit) -> None:
-            self._answered(number, stream, code)
-
-        qp = self.caller.pid
-        if self._has_used_pid:
-            qp = self._server.next_serial()
-        self._has_used_pid = True
-        share = self._server.share(self.caller)
-        stream = Stream(self._server.intake, self.caller, qp, share, answer)
-        self._streams[number] = stream
-        self._server.begun(stream)
-        return stream
-
-    def _commit(self, number: int) -> None:
-        stream = self._stream(number)
-        if stream.state in INCOMPLETE:
-            self._server.completed(stream)
-        stream.commit()
-        if stream.state is State.OVER:
-            self._forget(number, stream)
-            self._server.settled(self)
-
-    def _abort(self, number: int) -> None:
-        stream = self._streams.get(number)
-        if stream is not None and stream.state is not State.SYNCING:
-            self._forget(number, stream)
-            stream.abort()
-            self._server.settled(self)
-
-    def _answered(self, number: int, stream: Stream, code: QueueExit) -> None:
-        if stream.state is State.OVER:
-            self._forget(number, stream)
-        self._server.answered(stream)
-        self.send(injection.render_result(number, code, stream.qp))
-        self._server.settled(self)
-
-    def _forget(self, number: int, stream: Stream) -> None:
-        self._server.births.pop(stream, None)
-        if self._streams.get(number) is stream:
-            del self._streams[number]
-
-    def _closed(self, _reason: str) -> None:
-        self.abort_incomplete()
-        self._server.closed(self)
 
 
 class InjectServer:
@@ -180,9 +50,9 @@ class InjectServer:
         answer says whether the client may go on.
         """
         self.loop = loop
+        self._budget = TurnBudget(loop)
         self.intake = intake
-        self.births: dict[Stream, None] = {}
-        """Incomplete streams, oldest first."""
+        self._births: dict[Stream, None] = {}  # incomplete, oldest first
         self._accounts = accounts
         self._quota = Quota(limits)
         self._limits = limits
@@ -245,6 +115,10 @@ class InjectServer:
 
     # For connections
 
+    def poller(self, caller: Caller) -> Poller:
+        """Where a client is served."""
+        return self.loop if caller.is_trusted else self._budget
+
     def next_serial(self) -> int:
         """The qp of a message that cannot have its client's pid."""
         return next(self._serials)
@@ -255,7 +129,7 @@ class InjectServer:
 
     def begun(self, stream: Stream) -> None:
         """A stream exists: start its clock and itself."""
-        self.births[stream] = None
+        self._births[stream] = None
         self._plan_sweep()
         if self._on_drained is not None:
             stream.fail(QueueExit.BUSY)
@@ -264,13 +138,17 @@ class InjectServer:
 
     def completed(self, stream: Stream) -> None:
         """A stream is about to be committed: the client's part is over."""
-        self.births.pop(stream, None)
+        self._births.pop(stream, None)
         self._syncing.add(stream)
 
     def answered(self, stream: Stream) -> None:
         """A stream is over, or failed early."""
-        self.births.pop(stream, None)
+        self._births.pop(stream, None)
         self._syncing.discard(stream)
+
+    def forgotten(self, stream: Stream) -> None:
+        """A stream will never be answered, or has been."""
+        self._births.pop(stream, None)
 
     def settled(self, connection: Connection) -> None:
         """A stream of a connection is over; when draining, so may both be."""
@@ -307,16 +185,18 @@ class InjectServer:
 
     def _plan_sweep(self) -> None:
         """One timer for all streams: a timer each would stay in the loop for a day."""
-        if self._is_sweep_due or not self.births:
+        if self._is_sweep_due or not self._births:
             return
         self._is_sweep_due = True
-        end_mono = next(iter(self.births)).birth_mono + self._limits.message_s
+        end_mono = next(iter(self._births)).birth_mono + self._limits.message_s
         self.loop.call_later(max(0.0, end_mono - clock.mono()), self._sweep)
 
     def _sweep(self) -> None:
         self._is_sweep_due = False
         last_mono = clock.mono() - self._limits.message_s
-        late = itertools.takewhile(lambda one: one.birth_mono <= last_mono, self.births)
+        late = itertools.takewhile(
+            lambda one: one.birth_mono <= last_mono, self._births
+        )
         for stream in list(late):
             stream.fail(QueueExit.TIMEOUT)
         self._plan_sweep()

@@ -73,9 +73,9 @@ class Intake:
         except OSError as exc:
             raise trouble(QueueExit.WRITE, exc) from exc
         if free < self.min_free and not self.may_exceed(caller):
+            # No changing number in the text: the log tells the same thing once.
             raise QueueTrouble(
-                QueueExit.WRITE,
-                f"{free} bytes free, below control/queueminfree {self.min_free}",
+                QueueExit.WRITE, f"control/queueminfree: {self.min_free} are not free"
             )
 
 

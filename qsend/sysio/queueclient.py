@@ -62,11 +62,7 @@ def connect(path: str, wait_s: float) -> socket.socket:
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        # Python's own time limit would not wait in the queue of the backlog.
-        whole_s = max(1, round(wait_s))
-        sock.setsockopt(
-            socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(whole_s, 0)
-        )
+        _limit(sock, socket.SO_SNDTIMEO, wait_s)
         if len(os.fsencode(path)) <= _PATH_MAX:
             sock.connect(path)
             return sock
@@ -80,6 +76,16 @@ def connect(path: str, wait_s: float) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _limit(sock: socket.socket, option: int, limit_s: float) -> None:
+    """Let the kernel end a wait, with EAGAIN.
+
+    Python's own time limits neither wait for room in a backlog nor allow a read
+    that does not wait.
+    """
+    timeval = _TIMEVAL.pack(max(1, round(limit_s)), 0)
+    sock.setsockopt(socket.SOL_SOCKET, option, timeval)
 
 
 class QueueClient:
@@ -148,12 +154,13 @@ class QueueClient:
     def _send(self) -> None:
         if self._sock is None:
             self._sock = self._open()
-            self._sock.settimeout(ANSWER_S)
+            _limit(self._sock, socket.SO_RCVTIMEO, ANSWER_S)
+            _limit(self._sock, socket.SO_SNDTIMEO, ANSWER_S)
         packet = b"".join(self._parts)
         self._parts, self._parts_bytes = [], 0
         try:
             self._sock.send(packet)
-        except TimeoutError as exc:
+        except BlockingIOError as exc:
             raise QueueStopped(QueueExit.TIMEOUT) from exc
         except OSError as exc:
             # The reason may have been said before the line was cut.
@@ -168,9 +175,7 @@ class QueueClient:
             try:
                 packet = self._sock.recv(PACKET_MAX, flags)
             except BlockingIOError:
-                return QueueExit.QUEUED, 0
-            except TimeoutError:
-                return QueueExit.TIMEOUT, 0
+                return (QueueExit.TIMEOUT if wait else QueueExit.QUEUED), 0
             except ConnectionResetError:
                 # Said once when the peer left bytes unread; what it sent before
                 # can still be read.
