@@ -1,0 +1,145 @@
+"""qsend check: everything that is wrong, before or while the system runs.
+
+Source: design.md 11; admin_tools 7.1, 7.8, 7.9.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from qsend.cli.parser import EXIT_NO, EXIT_USAGE, Parser, complain, home_of
+from qsend.core.errors import ConfigError, ConfigFault
+from qsend.core.model import Accounts
+from qsend.formats.control import KNOWN, parse_controls
+from qsend.sysio import homecheck, queuemaker, sandbox
+from qsend.sysio.accounts import load_accounts
+from qsend.sysio.controldir import read_controls
+
+_ELSEWHERE = frozenset(
+    {
+        *homecheck.INJECTING, *homecheck.RECEIVING, *homecheck.DELIVERING,
+        *homecheck.SECRET, "qmqpservers",
+    }
+)  # fmt: skip
+"""Control files that other programs than the queue manager read."""
+
+_TEACHING = """\
+Looks at the control files (every line), the accounts, the queue directory and the
+messages in it, owners and modes, and whether each program can read the controls
+that it needs. Changes nothing; safe while the system runs. Prints one line for
+each thing found, as FILE:LINE: what was found and what was expected. Notes are no
+faults. Exit code 0 when nothing is wrong, 1 otherwise.
+
+`qsend setup` mends owners, modes, and what is missing."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print every fault; 1 if there is any."""
+    parser = Parser(argv[0], "Say what is wrong, with file and line.", _TEACHING)
+    parser.add_home()
+    parser.add_json()
+    args = parser.parse_args(argv[1:])
+    home = home_of(args)
+    single_user = os.getuid() != 0
+    if single_user and os.path.exists(home) and os.stat(home).st_uid != os.getuid():
+        complain(argv[0], f"{home} is not yours; only root can check it")
+        return EXIT_USAGE
+    faults, notes = inspect(home, single_user=single_user)
+    active = sandbox.features()
+    if args.json:
+        sys.stdout.write(_as_json(home, faults, notes, active))
+    else:
+        for fault in faults:
+            sys.stdout.write(f"{fault}\n")
+        for note in notes:
+            sys.stdout.write(f"note: {note}\n")
+        sys.stdout.write(f"sandbox: {' '.join(active) or 'this kernel has none'}\n")
+        if not faults:
+            sys.stdout.write(f"{home}: all is well\n")
+    return EXIT_NO if faults else 0
+
+
+def _as_json(
+    home: str,
+    faults: Sequence[ConfigFault],
+    notes: Sequence[str],
+    active: Sequence[str],
+) -> str:
+    told = {
+        "home": home,
+        "faults": [
+            {"file": fault.file, "line": fault.line, "problem": fault.problem}
+            for fault in faults
+        ],
+        "notes": list(notes),
+        "sandbox": list(active),
+    }
+    return f"{json.dumps(told)}\n"
+
+
+def inspect(home: str, *, single_user: bool) -> tuple[list[ConfigFault], list[str]]:
+    """All faults and notes of a home; needs root unless `single_user`."""
+    if not os.path.isdir(home):
+        problem = "expected a directory; `qsend setup` makes it"
+        return [ConfigFault(file=home, line=0, problem=problem)], []
+    faults: list[ConfigFault] = []
+    files, found = _controls(home)
+    faults += found
+    notes = [
+        f"control/{name} is none of qsend's; is the name right?"
+        for name in sorted(files.keys() - KNOWN - _ELSEWHERE)
+    ]
+    try:
+        accounts = load_accounts(single_user)
+    except ConfigError as exc:
+        return [*exc.faults, *faults], notes
+    faults += homecheck.directory_faults(home, accounts)
+    faults += homecheck.control_faults(home, accounts.root)
+    faults += homecheck.alias_faults(home)
+    if not single_user:
+        faults += homecheck.reading_faults(home, accounts)
+    faults += _queue_faults(home, accounts)
+    return _without_consequences(faults), notes
+
+
+def _without_consequences(faults: Sequence[ConfigFault]) -> list[ConfigFault]:
+    """Leave out what is missing only because its directory is."""
+    missing = tuple(
+        f"{fault.file}/"
+        for fault in faults
+        if fault.problem.startswith("expected a directory")
+    )
+    return [fault for fault in faults if not fault.file.startswith(missing)]
+
+
+def _controls(home: str) -> tuple[Mapping[str, bytes], list[ConfigFault]]:
+    """The files, and what is wrong with them."""
+    try:
+        files = read_controls(home)
+    except ConfigError as exc:
+        return {}, exc.faults
+    try:
+        parse_controls(files)
+    except ConfigError as exc:
+        return files, exc.faults
+    return files, []
+
+
+def _queue_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:
+    faults = queuemaker.verify(home, accounts)
+    yield from faults
+    queue = f"{home}/queue"
+    if not os.path.isdir(queue):
+        return
+    if os.statvfs(queue).f_flag & os.ST_RDONLY:
+        yield ConfigFault(file="queue", line=0, problem="on a read-only file system")
+    try:
+        yield from queuemaker.verify_messages(home)
+    except OSError as exc:
+        if not faults:
+            yield ConfigFault(
+                file="queue", line=0, problem=f"cannot look into it: {exc.strerror}"
+            )

@@ -1,0 +1,144 @@
+"""What is wrong with a home besides its queue: owners, modes, who can read what.
+
+Changes nothing. Whether a process can read a file is tried, in a child with that
+process' uid, because modes do not tell all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from qsend.core.errors import ConfigFault
+from qsend.core.model import Account, Accounts
+from qsend.sysio.fork import fork_child
+from qsend.sysio.homemaker import ALIASES, directories
+from qsend.sysio.privilege import drop
+
+INJECTING = ("me", "defaultdomain", "defaulthost", "idhost", "plusdomain")
+"""Controls that qmail-inject reads as whoever sends mail."""
+RECEIVING = (
+    "me", "badmailfrom", "databytes", "localiphost", "morercpthosts",
+    "morercpthosts.cdb", "rcpthosts", "smtpgreeting", "timeoutsmtpd",
+)  # fmt: skip
+"""Controls that network services read as qmaild."""
+DELIVERING = (
+    "me", "helohost", "resolvers", "smtproutes", "timeoutconnect", "timeoutremote",
+)  # fmt: skip
+"""Controls that qmail-remote under a classic qmail-send reads as qmailr."""
+SECRET = ("sqlserver",)
+"""Controls that nobody but root may read."""
+
+_NOBODY = 65534
+
+
+def directory_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:
+    """Directories that are missing, not ours, or open to others."""
+    for directory in directories(accounts):
+        shown = directory.path or "home"
+        path = os.path.join(home, directory.path)
+        try:
+            found = os.stat(path) if not directory.path else os.lstat(path)
+        except OSError as exc:
+            yield _fault(shown, f"expected a directory: {exc.strerror}")
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            yield _fault(shown, "expected a directory, found something else")
+            continue
+        if found.st_uid != directory.owner.uid:
+            yield _fault(
+                shown, f"expected owner {directory.owner.uid}, found {found.st_uid}"
+            )
+        mode = stat.S_IMODE(found.st_mode)
+        if mode != directory.mode:
+            yield _fault(shown, f"expected mode {directory.mode:04o}, found {mode:04o}")
+
+
+def control_faults(home: str, owner: Account) -> Iterator[ConfigFault]:
+    """Control files that somebody other than root may change, or read secrets of."""
+    for name in _names(f"{home}/control"):
+        found = os.stat(f"{home}/control/{name}")
+        if found.st_uid not in (0, owner.uid):
+            yield _fault(
+                f"control/{name}", f"expected owner {owner.uid}, found {found.st_uid}"
+            )
+        if found.st_mode & 0o022:
+            yield _fault(f"control/{name}", "others than its owner may change it")
+        if name in SECRET and found.st_mode & 0o077:
+            yield _fault(f"control/{name}", "holds a password; expected mode 0600")
+
+
+def alias_faults(home: str) -> Iterator[ConfigFault]:
+    """System addresses whose mail would bounce."""
+    for name in ALIASES:
+        if not os.path.lexists(f"{home}/alias/.qmail-{name}"):
+            yield _fault(f"alias/.qmail-{name}", f"missing: mail for {name} bounces")
+
+
+def reading_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:
+    """Controls that a program running as somebody else cannot read; needs root."""
+    anybody = Account(uid=_NOBODY, gid=_NOBODY)
+    readers = (
+        ("a sender of mail", anybody, INJECTING),
+        ("qmaild", accounts.qmaild, RECEIVING),
+        ("qmailr", accounts.qmailr, DELIVERING),
+    )
+    for name, account, controls in readers:
+        present = [each for each in controls if each in _names(f"{home}/control")]
+        paths = [f"{home}/control/{each}" for each in present]
+        for path, problem in unreadable(paths, account).items():
+            yield _fault(
+                f"control/{os.path.basename(path)}",
+                f"{name} (uid {account.uid}) cannot read it: {problem}",
+            )
+    for problem in unreadable([f"{home}/run"], anybody).values():
+        yield _fault("run", f"a sender of mail cannot enter it: {problem}")
+
+
+def unreadable(paths: Sequence[str], account: Account) -> Mapping[str, str]:
+    """Path to reason, for those that a process with `account` cannot open.
+
+    Raises: TempFail when no child can be had.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = fork_child(lambda: _try(paths, account, write), (write,), "check")
+    finally:
+        os.close(write)
+    with open(read, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(pid, 0)
+    found = json.loads(answer or b"{}")
+    return {path: str(found[path]) for path in paths if path in found}
+
+
+def _try(paths: Iterable[str], account: Account, write: int) -> int:
+    """In the child."""
+    drop(account)
+    found = {}
+    for path in paths:
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        except OSError as exc:
+            found[path] = exc.strerror
+    with open(write, "w") as pipe:
+        json.dump(found, pipe)
+    return 0
+
+
+def _names(directory: str) -> list[str]:
+    """The names of regular files, or what is meant as such."""
+    try:
+        return sorted(
+            entry.name
+            for entry in os.scandir(directory)
+            if entry.is_file() and entry.name[0] != "." and entry.name[-1] != "~"
+        )
+    except OSError:
+        return []  # told by those who look at the directory itself
+
+
+def _fault(file: str, problem: str) -> ConfigFault:
+    return ConfigFault(file=file, line=0, problem=problem)
