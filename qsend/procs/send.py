@@ -155,6 +155,7 @@ class Send:
         if self.controls.durability.value != "full":
             self.sink.warning(f"durability is {self.controls.durability.value}")
         self.manager.attempts.held |= self.holds.load(self.queue)
+        self._say_status()
         for name, sock in self._peers.items():
             self._attach(name, sock)
         schedule.load(self.queue, self.manager, clock.now())

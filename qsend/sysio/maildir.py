@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from qsend.core.errors import TempFail
 from qsend.formats.control import Durability
 from qsend.sysio import clock
-from qsend.sysio.dirsync import DirSync
 from qsend.sysio.messagefile import MessageFile
+from qsend.sysio.sharedsync import SharedSync
 
 _LIMIT_S = 86400
 """Longest time one message may take to be written (qmail-local.c alarm)."""
@@ -53,7 +53,7 @@ class Maildirs:
         self._tail = b"P%dR%b." % (os.getpid(), secrets.token_hex(4).encode())
         self._tail += escape_host(socket.gethostname() if host is None else host)
         self._count = itertools.count()
-        self._dir_sync = DirSync()
+        self._shared = SharedSync()
 
     def deliver(
         self, home_fd: int, path: bytes, prefix: bytes, message: MessageFile
@@ -96,7 +96,7 @@ class Maildirs:
         )
         try:
             self._store(maildir_fd, prefix, message)
-            self._dir_sync.sync(new_fd)
+            self._shared.sync(new_fd)
         finally:
             os.close(new_fd)
 
@@ -149,7 +149,9 @@ class Maildirs:
             write_all(fd, piece)
             if clock.mono() > deadline_mono:
                 raise TempFail("Timeout while writing into the maildir. (#4.3.0)")
-        if self._durability is not Durability.NONE:
+        if self._durability is Durability.FULL:
+            self._shared.sync(fd)
+        elif self._durability is Durability.QMAIL:
             os.fsync(fd)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qsend.sysio import clock
-from qsend.sysio.dirsync import DirSync
+from qsend.sysio.sharedsync import SharedSync
 
 
 class SlowFsync:
@@ -35,7 +35,9 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> SlowFsync:
     return fsync
 
 
-def run_all(sync: DirSync, fds: list[int]) -> tuple[list[threading.Thread], list[int]]:
+def run_all(
+    sync: SharedSync, fds: list[int]
+) -> tuple[list[threading.Thread], list[int]]:
     errors: list[int] = []
 
     def work(fd: int) -> None:
@@ -50,7 +52,7 @@ def run_all(sync: DirSync, fds: list[int]) -> tuple[list[threading.Thread], list
     return threads, errors
 
 
-def wait_until_asked(sync: DirSync, calls: int) -> None:
+def wait_until_asked(sync: SharedSync, calls: int) -> None:
     deadline_mono = clock.mono() + 10
     while sync.asked < calls:
         assert clock.mono() < deadline_mono
@@ -58,11 +60,11 @@ def wait_until_asked(sync: DirSync, calls: int) -> None:
 
 
 @pytest.mark.parametrize("error", [None, OSError(5, "broken")])
-def test_dirsync_late_comers_share_the_next_round(
+def test_sharedsync_late_comers_share_the_next_round(
     tmp_path: Path, slow: SlowFsync, error: OSError | None
 ) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
-    sync = DirSync()
+    sync = SharedSync()
     first, first_errors = run_all(sync, [fd])
     assert slow.started.acquire(timeout=10)
     later, later_errors = run_all(sync, [fd] * 5)
@@ -78,20 +80,29 @@ def test_dirsync_late_comers_share_the_next_round(
     assert slow.calls == 2
     assert first_errors == []
     assert later_errors == ([] if error is None else [5] * 5)
+    sync.close()
     os.close(fd)
 
 
-def test_dirsync_other_directories_do_not_wait(tmp_path: Path, slow: SlowFsync) -> None:
-    (tmp_path / "a").mkdir()
-    fds = [os.open(tmp_path, os.O_RDONLY), os.open(tmp_path / "a", os.O_RDONLY)]
-    threads, errors = run_all(DirSync(), fds)
-    for _ in fds:
-        assert slow.started.acquire(timeout=10)
-    for _ in fds:
-        slow.allowed.release()
-    for thread in threads:
+def test_sharedsync_round_of_many_is_one_syncfs(
+    tmp_path: Path, slow: SlowFsync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    covered: list[int] = []
+    monkeypatch.setattr("qsend.sysio.sharedsync.syncfs", covered.append)
+    fds = [os.open(tmp_path / str(n), os.O_CREAT | os.O_WRONLY) for n in range(8)]
+    sync = SharedSync()
+    first, _ = run_all(sync, fds[:1])
+    assert slow.started.acquire(timeout=10)
+    later, errors = run_all(sync, fds[1:])
+    wait_until_asked(sync, 8)
+    slow.allowed.release()
+    for thread in first + later:
         thread.join(10)
+        assert not thread.is_alive()
+    assert slow.calls == 1
+    assert len(covered) == 1
     assert errors == []
-    assert slow.calls == 2
+    assert os.fstat(covered[0]).st_dev == os.fstat(fds[0]).st_dev
+    sync.close()
     for fd in fds:
         os.close(fd)
