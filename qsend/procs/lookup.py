@@ -34,6 +34,8 @@ QUESTIONS_MAX = 4096
 _CACHE_S = 5.0
 """How long an account that was found counts as known. Short, because changes to
 passwd cannot be noticed; long enough for a burst of mail to one user."""
+_CACHE_ALIAS_S = 1.0
+"""What fell to alias is forgotten sooner: an account made meanwhile wants its mail."""
 _CACHE_USERS = 10000
 
 OTHERS_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
@@ -118,9 +120,9 @@ class Lookup:
         if known is not None:
             return known
         outcome = self._db.find(local)
-        # What fell to alias is not kept: an account made meanwhile gets its mail.
-        if isinstance(outcome, User) and not is_fallback(outcome, local):
-            self._cache.put(local, outcome, now_mono, _CACHE_S)
+        if isinstance(outcome, User):
+            lasts_s = _CACHE_ALIAS_S if is_fallback(outcome, local) else _CACHE_S
+            self._cache.put(local, outcome, now_mono, lasts_s)
         return outcome
 
 
