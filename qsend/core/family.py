@@ -45,32 +45,13 @@ _LINKS = (
 _ALL = ("me", "locals")
 CONTROL_FILES: Mapping[str, frozenset[str]] = {
     "enqueue": frozenset({*_ALL, "durability", "queueminfree"}),
-    "lookup": frozenset({*_ALL, "virtualdomains", "patrn"}),
+    "lookup": frozenset(_ALL),
     "clean": frozenset({*_ALL, "durability"}),
     "lspawn": frozenset(
-        {
-            *_ALL,
-            "bouncehost",
-            "concurrencylocal",
-            "concurrencyperuser",
-            "durability",
-            "envnoathost",
-            "patrn",
-            "timeoutterm",
-        }
+        {*_ALL, "concurrencylocal", "concurrencyperuser", "durability", "patrn"}
     ),
     "remote": frozenset(
-        {
-            *_ALL,
-            "concurrencyperhost",
-            "concurrencyremote",
-            "helohost",
-            "resolvers",
-            "smtproutes",
-            "timeoutconnect",
-            "timeoutremote",
-            "timeoutterm",
-        }
+        {*_ALL, "helohost", "resolvers", "timeoutconnect", "timeoutremote"}
     ),
     "send": frozenset(
         {
@@ -79,19 +60,14 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
             "bouncehost",
             "concurrencylocal",
             "concurrencyperhost",
-            "concurrencyperuser",
             "concurrencyremote",
             "doublebouncehost",
             "doublebounceto",
             "durability",
             "envnoathost",
-            "helohost",
             "percenthack",
             "queuelifetime",
-            "queueminfree",
             "smtproutes",
-            "timeoutconnect",
-            "timeoutremote",
             "timeoutterm",
             "virtualdomains",
         }

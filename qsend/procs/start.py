@@ -43,8 +43,8 @@ GRACE_S = 5.0
 """A child whose line is closed has nothing left to wait for."""
 DRAIN_MARGIN_S = 10.0
 """send gets this much longer than it gives its deliveries: it has to save."""
-ISOLATED_MAX = 4
-"""Suspects tried at the same time."""
+ISOLATED_RETRY_S = 1.0
+"""Pause when there is no room for one process more."""
 _DESCRIPTORS = 65536
 """Thousands of sessions in one remote; a hard limit below this is taken as it is."""
 
@@ -130,7 +130,6 @@ class Start:
         self._code = 0
         self._detach = False
         self._isolated = 0
-        self._isolated_wanted = 0
         self._loop = Loop()
         cores = len(os.sched_getaffinity(0))
         self._plan = family.plan(options.remotes or cores, list(options.classic))
@@ -290,7 +289,6 @@ class Start:
             case startwire.ASK_STOP_ALL:
                 self.stop(detach=False, code=0)
             case startwire.ASK_ISOLATED:
-                self._isolated_wanted += 1
                 self._add_isolated()
             case _ if asked.startswith(startwire.ASK_KILL):
                 self._kill(asked.removeprefix(startwire.ASK_KILL).decode())
@@ -305,17 +303,19 @@ class Start:
                 os.kill(child.pid, signal.SIGKILL)
 
     def _add_isolated(self) -> None:
-        """Fork the remotes that send asked for, a few at a time."""
-        running = sum(
-            child.role.startswith(family.ISOLATED) for child in self._nursery.living()
-        )
-        while self._isolated_wanted and running < ISOLATED_MAX and self._send.pid:
-            self._isolated += 1
-            if not self._nursery.add_once(f"{family.ISOLATED}{self._isolated}"):
-                # No room for a process now; the next child's end asks again.
-                return
-            self._isolated_wanted -= 1
-            running += 1
+        """Fork the remote that send asked for; it has done with the one before."""
+        self._end_isolated()
+        if self._nursery.stopping or not self._send.pid:
+            return
+        self._isolated += 1
+        if not self._nursery.add_once(f"{family.ISOLATED}{self._isolated}"):
+            delay_s = ISOLATED_RETRY_S * self._options.pace
+            self._loop.call_later(delay_s, self._add_isolated)
+
+    def _end_isolated(self) -> None:
+        for child in self._nursery.living():
+            if child.role.startswith(family.ISOLATED):
+                self._nursery.stop(child)
 
     def tell_end(self, child: Child) -> None:
         """send finishes its work; enqueue may stay; others end with their line."""
@@ -340,12 +340,7 @@ class Start:
     def ended(self, child: Child) -> None:
         """Go on with a stop; an isolated child serves one send only."""
         if child.role == family.SEND:
-            self._isolated_wanted = 0
-            for other in self._nursery.living():
-                if other.role.startswith(family.ISOLATED):
-                    self._nursery.stop(other)
-        elif not self._nursery.stopping:
-            self._add_isolated()
+            self._end_isolated()
         self._advance()
 
     def gave_up(self, child: Child) -> None:

@@ -27,6 +27,8 @@ from qsend.sysio.loop import Loop
 from qsend.sysio.parent import Parent
 
 DEADLINE_S = 20.0
+ORDER = ["enqueue", "lookup", "clean", "lspawn", "remote0", "remote1", "send"]
+"""The roles of the fake tree, as they are forked."""
 NOT_PEERS = ("start", "listen", "control")
 Event = dict[str, object]
 
@@ -63,7 +65,7 @@ class Fake:
             want=sorted(sock.fileno() for sock in self.boot.socks.values()),
             socks=sorted(self.boot.socks),
             generation=self.boot.controls.generation,
-            term=self.boot.controls.timeoutterm,
+            limit=self.boot.controls.timeoutremote,
             cwd=os.getcwd(),
             null=os.readlink("/proc/self/fd/0"),
             same_log=os.readlink("/proc/self/fd/1") == os.readlink("/proc/self/fd/2"),
@@ -252,3 +254,11 @@ def until(holds: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.005)
     return True
+
+
+Opener = Callable[..., Tree]
+"""The fixture `tree`: starts one, with options of Tree."""
+
+
+def by_role(events: list[Event]) -> dict[object, Event]:
+    return {event["role"]: event for event in events}

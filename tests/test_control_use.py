@@ -1,0 +1,48 @@
+"""Each process is given the control files that its code uses, and no others."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from qsend.core.family import CONTROL_FILES
+from qsend.formats.control import KNOWN
+
+ROOT = Path(__file__).parents[1]
+FOR_DEFAULTS = {"me", "locals"}
+"""Everybody gets these: parse_controls cannot do without."""
+
+
+def path_of(module: str) -> Path:
+    return ROOT / (module.replace(".", "/") + ".py")
+
+
+def modules_below(module: str, seen: set[str]) -> None:
+    """`module` and all of ours that it imports."""
+    if module in seen or not path_of(module).exists():
+        return
+    seen.add(module)
+    for node in ast.walk(ast.parse(path_of(module).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qsend"):
+            modules_below(str(node.module), seen)
+            for alias in node.names:
+                modules_below(f"{node.module}.{alias.name}", seen)
+
+
+def used_by(kind: str) -> set[str]:
+    seen: set[str] = set()
+    modules_below(f"qsend.procs.{kind}", seen)
+    if kind == "lspawn":
+        modules_below("qsend.procs.local", seen)
+    seen.discard("qsend.formats.control")
+    text = "\n".join(path_of(module).read_text() for module in seen)
+    found = re.findall(r"controls(?:_of)?(?:\([a-z]*\))?\.(\w+)", text)
+    return set(found) & KNOWN
+
+
+@pytest.mark.parametrize("kind", sorted(CONTROL_FILES))
+def test_process_is_given_what_it_uses_and_no_more(kind: str) -> None:
+    assert used_by(kind) | FOR_DEFAULTS == CONTROL_FILES[kind] | FOR_DEFAULTS
