@@ -5,15 +5,16 @@ socket) and, while there is one, "send". Writes below queue/pid, mess, intd, tod
 and nothing else; never reads a message. It does not need the queue manager:
 without send, mail is accepted and waits in todo/, and after DETACH it outlives
 start until the next start takes the listening socket over.
-Exits 0 when start closes its line, after finishing what is complete; 111 through
-an exception.
-Source: qmail-queue.c; design 2, 3.1, 9.
+Exits 0 when start closes its line (after DETACH: at TERM or handover), after
+finishing what is complete; 111 through an exception.
+Source: qmail-queue.c; docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 from collections.abc import Mapping
 
@@ -24,7 +25,7 @@ from qsend.core.quota import Limits
 from qsend.formats.control import parse_controls
 from qsend.formats.frames import frame
 from qsend.formats.injection import HANDOVER, render_queued
-from qsend.sysio import callers, clock, trigger
+from qsend.sysio import callers, clock, sandbox, trigger
 from qsend.sysio.boot import Boot
 from qsend.sysio.injectconnection import Connection
 from qsend.sysio.injectserver import InjectServer
@@ -50,8 +51,12 @@ def main(boot: Boot) -> int:
     """
     setproctitle.setproctitle(_TITLE)
     most = _raise_descriptor_limit()
+    # A terminal's signal reaches the whole group; start decides what it means.
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
     drop(boot.accounts.qmailq)
     harden()
+    sandbox.apply("enqueue", boot.queue)
     enqueue = Enqueue(boot, Limits.for_descriptors(most))
     try:
         enqueue.run()
@@ -103,6 +108,7 @@ class Enqueue:
             self._peer("send", socks["send"])
         self._server.listen(socks["listen"])
         self._loop.at_turn_end(self._tell_queued)
+        self._loop.on_signal(signal.SIGTERM, self._terminate)
         self._parent.ready()
         self._loop.run()
 
@@ -118,6 +124,11 @@ class Enqueue:
         if self._is_detaching:
             self._is_detached = True
         else:
+            self._server.drain(self._loop.stop, keep_incomplete=False)
+
+    def _terminate(self) -> None:
+        """TERM counts when there is no start any more to end this process."""
+        if self._is_detached:
             self._server.drain(self._loop.stop, keep_incomplete=False)
 
     def _detach(self) -> None:

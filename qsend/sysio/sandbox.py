@@ -42,9 +42,11 @@ _RESOLVING = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Policy:
-    """What one role needs: network sockets; reading anywhere; its queue."""
+    """What one role needs: network sockets; reading anywhere; its queue; to see
+    whose child another process is."""
 
     network: bool = False
+    processes: bool = False
     reads_all: bool = False
     queue: bool = False
 
@@ -53,7 +55,7 @@ _POLICIES = {
     "remote": _Policy(network=True),
     "lookup": _Policy(network=True, reads_all=True),
     "clean": _Policy(queue=True),
-    "enqueue": _Policy(queue=True),
+    "enqueue": _Policy(queue=True, processes=True),
     "send": _Policy(queue=True),
     # Sees only the control files it was forked with; says what is wrong in them.
     "parser": _Policy(),
@@ -68,7 +70,7 @@ def apply(role: str, queue: str | None = None) -> list[str]:
     Nothing is executed, no other process signalled or traced. remote and parser
     read only resolver files and code, and write nowhere; lookup writes nowhere;
     clean, enqueue and send, if their `queue` directory is given, touch nothing
-    outside it.
+    outside it, but that enqueue reads /proc (who is a local child).
     Returns: what became active: "seccomp", "landlock" or both; empty for a role
     that is not confined.
     """
@@ -129,6 +131,8 @@ def _landlock(policy: _Policy, queue: str | None) -> bool:
         if handled & _READ_FILE:
             _allow(ruleset, _RESOLVING, _READ & handled)
             _allow(ruleset, _code_directories(), _READ & handled)
+            if policy.processes:
+                _allow(ruleset, ["/proc"], _READ & handled)
         if policy.queue and queue is not None:
             _allow(ruleset, [queue], handled & ~_EXECUTE)
         return bool(_libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0)

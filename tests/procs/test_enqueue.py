@@ -403,6 +403,32 @@ def test_after_detach_it_serves_until_the_next_start_takes_over(make: Make) -> N
     assert len(queue_files(home.queue)["todo"]) == 3
 
 
+def has_ended_after(process: subprocess.Popen[bytes], signum: int) -> bool:
+    process.send_signal(signum)
+    try:
+        process.wait(2)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def test_term_ends_it_only_when_detached(make: Make) -> None:
+    home = make()
+    process = home.start()
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        process.send_signal(signum)
+    client = home.connect()
+    inject(client, 1)
+    home.tell(DETACH)
+    home.start_sock.close()
+    inject(client, 2)
+    # A TERM that comes before the close of start was seen counts for nothing.
+    while not has_ended_after(process, signal.SIGTERM):
+        assert process.poll() is None
+    assert process.returncode == 0
+    assert receive(client) == []
+
+
 @pytest.mark.root
 def test_handover_is_for_root_and_itself_only(make: Make) -> None:
     home = make(many_accounts())
