@@ -1,6 +1,6 @@
 """qsend check: everything that is wrong, before or while the system runs.
 
-Source: design.md 11; admin_tools 7.1, 7.8, 7.9.
+Source: docs/ARCHITECTURE.md; qmail-control(5).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """qsend status, queue, flush, hold, release, remove, reload, stop.
 
 Each asks the running queue manager over run/control.sock and prints its answer.
-Source: design.md 10, 11; formats/controlwire.py.
+Source: docs/ARCHITECTURE.md; formats/controlwire.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """maildirmake: create a Maildir.
 
 Exit codes: 0; 100 for wrong usage; 111 when a directory cannot be made.
-Source: maildirmake.c; local_delivery 4.9.
+Source: maildirmake.c; maildirmake(1).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """qsend: the operator's command, one sub-command per task.
 
 Imports only the module of the command that is asked for.
-Source: design.md 11.
+Source: docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How every `qsend` command reads its arguments and ends.
 
-Source: design.md 11. Exit codes: 0, 1 negative answer, 100 usage or
+Source: docs/ARCHITECTURE.md. Exit codes: 0, 1 negative answer, 100 usage or
 configuration, 111 temporary.
 """
 

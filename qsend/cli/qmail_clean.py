@@ -6,7 +6,7 @@ directory of the home. Every command gets exactly one byte: `+` done, `!` failed
 numbers, so it cannot compare identities as clean does. Exit codes: 0 when the
 commands end, 100 when nobody takes the answers, 111 when the queue cannot be
 opened.
-Source: qmail-clean.c; protocols 2.6. Unlike qmail's it makes removals durable,
+Source: qmail-clean.c; qmail-clean(8). Unlike qmail's it makes removals durable,
 as control/durability says.
 """
 

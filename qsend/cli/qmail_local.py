@@ -4,7 +4,7 @@
 Descriptor 0 is the message, seekable; programs write to descriptors 1 and 2. With
 -n the instructions are printed and nothing is done. Exit codes: 0 delivered, 100
 failure, 111 deferral; the reason goes to descriptor 2, the counts to 1.
-Source: qmail-local(8), local_delivery 4.1, protocols 2.4.
+Source: qmail-local(8).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ ordinary user it serves that user alone. A child of qmailp finds out whose mail 
 is, then bin/qmail-local of the home runs as that user. Exit codes: 0 after the end
 of the commands and of the last delivery, 100 without an argument, 111 when the
 queue or the accounts are not there.
-Source: qmail-lspawn.c, protocols 2.2 and 2.3. Unlike qmail's, a qmail-local that
+Source: qmail-lspawn.c, spawn.c. Unlike qmail's, a qmail-local that
 cannot be run defers the mail and does not bounce it, qsend's own accounts get no
 mail, and the user lookup tells why it failed.
 """

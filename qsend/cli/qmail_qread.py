@@ -2,7 +2,7 @@
 
 Needs root or account qmails. Exit codes: 0, also when single messages could not
 be read (a line says which); 111, with a line, when the queue could not.
-Source: qmail-qread.c; admin_tools 7.2. Unlike qmail's, it does not warn of
+Source: qmail-qread.c; qmail-qread(8). Unlike qmail's, it does not warn of
 messages that were delivered while it ran.
 """
 

@@ -1,7 +1,7 @@
 """qmail-qstat: how many messages are queued, and how many not yet preprocessed.
 
 Needs root or group qmail. Exit codes: 0; 111 when the queue cannot be read.
-Source: qmail-qstat.sh; admin_tools 7.3. Like qmail's, it counts files, so that
+Source: qmail-qstat.sh; qmail-qstat(8). Like qmail's, it counts files, so that
 messages being received count as queued.
 """
 

@@ -3,7 +3,7 @@
 Reads the message from descriptor 0 to its end, then the envelope from descriptor
 1, prints nothing, and says everything by its exit code. It is not setuid: the
 enqueue process writes, and knows who asks from the kernel.
-Source: qmail-queue(8), qmail-queue.c main(); queue format 1.6.
+Source: qmail-queue(8), qmail-queue.c main(); queue_layout.md.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The message is on descriptor 0. Whatever happens is said on standard output, one
 item per recipient that was asked (`r`, `h` or `s`), then one for the message
 (`K`, `Z` or `D`), each ended by NUL; the exit code is always 0.
 Controls: helohost (or me), smtproutes, timeoutconnect, timeoutremote, resolvers.
-Source: qmail-remote(8), remote_delivery 5.1, protocols 2.5.
+Source: qmail-remote(8).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Runs `$QMAILREMOTE`, or bin/qmail-remote of the home, as `qmail-remote host sender
 recipient` with the message on descriptor 0. Exit codes: 0 after the end of the
 commands and of the last delivery, 111 when the queue is not there.
-Source: qmail-rspawn.c, protocols 2.2. Unlike qmail's, a qmail-remote that cannot
+Source: qmail-rspawn.c, spawn.c. Unlike qmail's, a qmail-remote that cannot
 be run defers the mail and does not bounce it.
 """
 

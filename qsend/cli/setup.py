@@ -1,6 +1,6 @@
 """qsend setup: make everything that a mail system needs; run it again at will.
 
-Source: design.md 11; qmail INSTALL, config-fast, hier.c.
+Source: docs/ARCHITECTURE.md; qmail INSTALL, config-fast, hier.c.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """qsend start: run the mail system in the foreground.
 
-Source: design.md 11; qmail-start(8).
+Source: docs/ARCHITECTURE.md; qmail-start(8).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Must not open anything: the names are tried, and the instructions carried out, in
 sysio.
-Source: dot-qmail(5), qmail-local.c (qmesearch, main), local_delivery 4.2-4.5.
+Source: dot-qmail(5), qmail-local.c (qmesearch, main).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The family of processes that start keeps: who they are and what each is given.
 
 A role is one process ("remote3"), its kind what code it runs ("remote").
-Source: design section 2 (processes), 10 (controls); protocols 2.1 (classic ones).
+Source: docs/ARCHITECTURE.md; qmail-start(8) (classic ones).
 """
 
 from __future__ import annotations

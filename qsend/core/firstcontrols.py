@@ -1,6 +1,6 @@
 """The control files of a machine that has none, from its name alone.
 
-Source: config-fast.sh; admin_tools 7.7.
+Source: config-fast.sh; config-fast.
 """
 
 from __future__ import annotations

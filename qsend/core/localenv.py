@@ -1,7 +1,7 @@
 """What a local delivery adds: generated lines, the environment, the loop check.
 
 Must not read the process's own environment or clock: both are parameters.
-Source: qmail-command(8), qmail-local.c, local_delivery 4.1 and 4.4.
+Source: qmail-command(8), qmail-local.c, qmail-local(8).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ most `per_home` deliveries of one home are with children at a time; the rest wai
 here in order. A delivery that must be alone gets a child that serves nothing
 else. The caller forks, passes on and closes; every method that can make something
 happen returns the steps in order.
-Source: design.md 7.
+Source: docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations

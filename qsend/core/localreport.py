@@ -1,6 +1,6 @@
 """The text of a local delivery's report, made to fit.
 
-Source: spawn.c (truncreport), qmail-lspawn.c report(); protocols 2.2.
+Source: spawn.c (truncreport), qmail-lspawn.c report(); spawn.c.
 """
 
 from __future__ import annotations

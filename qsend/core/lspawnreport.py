@@ -1,6 +1,6 @@
 """The classic qmail-lspawn's report: from how its child ended and what it wrote.
 
-Source: qmail-lspawn.c report(), qlx.h; protocols 2.2.
+Source: qmail-lspawn.c report(), qlx.h; spawn.c.
 """
 
 from __future__ import annotations

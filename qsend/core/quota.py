@@ -2,7 +2,7 @@
 
 Counts only; who is counted and what follows is the caller's. Root, qsend's own
 accounts, bounces and forwards of local deliveries are never counted.
-Source: design 9.
+Source: docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the output of a classic qmail-remote means for its one recipient.
 
-Source: qmail-rspawn.c report(); protocols 2.2, 2.5.
+Source: qmail-rspawn.c report(); spawn.c.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a spawner refuses before it starts anything, and how it says so.
 
 The letters and codes are qmail's; the sentences are ours, each ending in LF.
-Source: spawn.c docmd(), qmail-lspawn.c report(); protocols 2.2.
+Source: spawn.c docmd(), qmail-lspawn.c report(); spawn.c.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A state is which of seven files exist for a number. The tables are qmail's S1 to
 S5 with the transitions that qsend adds (removal straight from todo, damaged
 messages); queue_layout.md prints them, tests walk them, and whoever touches the
 queue follows them. Must not do: anything.
-Source: qmail INTERNALS sections 3 and 4, qmail-send.c; queue_format 1.5; design 3.
+Source: qmail INTERNALS sections 3 and 4, qmail-send.c; queue_layout.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 One record, `F<sender>NUL`. A real qmail-send writes every F of the envelope
 into it, so a reader takes the first record and ignores what follows.
-Source: qmail-send.c getinfo(), todo_do(); queue_format 1.4.
+Source: qmail-send.c getinfo(), todo_do(); queue_layout.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 queuemaker makes and checks the fixed entries, queue_layout.md tells operators
 about all of them; a test holds the three together.
-Source: qmail hier.c, INTERNALS sections 1 and 2; queue_format 1.2.
+Source: qmail hier.c, INTERNALS sections 1 and 2; queue_layout.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The variant is mboxrd: every line of `>`s and `From ` gets one more `>`, so that a
 reader can take it off again. Header lines are quoted too.
-Source: mbox(5), qmail-local.c mailfile(), local_delivery 4.6.
+Source: mbox(5), qmail-local.c mailfile().
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What qmail-qread prints: one line per message, one per recipient.
 
-Source: qmail-qread.c; admin_tools 7.2.
+Source: qmail-qread.c; qmail-qread(8).
 """
 
 from __future__ import annotations

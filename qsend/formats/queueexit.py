@@ -1,7 +1,7 @@
 """Exit codes of the qmail-queue interface, and what they mean to its callers.
 
 The rule for codes we do not know: 11 to 40 are permanent, all others temporary.
-Source: qmail-queue(8), qmail.c qmail_close(); queue format 1.6, protocols 2.8.
+Source: qmail-queue(8), qmail.c qmail_close(); queue_layout.md.
 """
 
 from __future__ import annotations

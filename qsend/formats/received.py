@@ -1,6 +1,6 @@
 """The Received line that queueing puts in front of every message.
 
-Source: qmail-queue.c received_setup(), datetime.c; queue format 1.4.
+Source: qmail-queue.c received_setup(), datetime.c; queue_layout.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Records `T<recip>NUL`, in envelope order. A finished recipient is marked by
 overwriting its T with D in place; nothing else ever changes, so the offset of a
 record names its recipient for the life of the file.
-Source: qmail-send.c todo_do(), markdone(); queue_format 1.4.
+Source: qmail-send.c todo_do(), markdone(); queue_layout.md.
 """
 
 from __future__ import annotations

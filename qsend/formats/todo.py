@@ -1,7 +1,7 @@
 """Envelopes: the records of `todo/N`, and the form qmail-queue reads on fd 1.
 
 Must not decide whether an address is good: bytes are kept as they come.
-Source: qmail-queue.c main(), qmail-send.c todo_do(); queue format 1.4, 1.6.
+Source: qmail-queue.c main(), qmail-send.c todo_do(); queue_layout.md.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ start or send has closed its line and what had been received is done; 111 when
 the queue cannot be opened.
 send and clean live and end as a pair: a new send begins with a new clean after
 the old one has been reaped, so no request of an old send is ever worked later.
-Source: qmail-clean.c; design 2 and 3.4.
+Source: qmail-clean.c; docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ delivery.
 no_new_privs must not be set here, unlike in every other process: programs in
 dot-qmail files may be setuid or setgid (procmail, sudo, qmail-queue of an older
 installation), and would silently run without what their file grants.
-Source: design.md 7; qmail-lspawn(8), qmail-local(8).
+Source: docs/ARCHITECTURE.md; qmail-lspawn(8), qmail-local(8).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 uid qmailp, gid nofiles. Descriptors at entry: 0, 1, 2, and the sockets to start
 and lspawn. Writes nothing. Exit codes: 0 when start has gone, 111 (from the fork)
 after an exception.
-Source: design.md 6; qmail-getpw(8), qmail-users(5).
+Source: docs/ARCHITECTURE.md; qmail-getpw(8), qmail-users(5).
 """
 
 from __future__ import annotations

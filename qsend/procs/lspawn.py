@@ -4,7 +4,7 @@ uid root, gid qmail, one thread for ever: it forks. Descriptors at entry: 0, 1, 
 and the sockets to start, send and lookup. Writes nothing itself but log lines.
 Exit codes: 0 when start has gone (deliveries that run go on to their end), 111
 when the queue cannot be opened or after an exception.
-Source: design.md 7; qmail-lspawn(8), spawn.c, qmail-lspawn.c.
+Source: docs/ARCHITECTURE.md; qmail-lspawn(8), spawn.c, qmail-lspawn.c.
 """
 
 from __future__ import annotations

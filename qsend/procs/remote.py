@@ -5,7 +5,7 @@ Uid qmailr, gid nofiles, no other group. Descriptors at entry: 0 to 2, "send",
 file, and opens no path after the drop. send gone: what has sent its final dot is
 finished, the rest is aborted, and a new send is waited for. start gone: exit.
 Exit codes: 0 when start ended the line, 111 on anything unexpected.
-Source: design 2 and 8; qmail-rspawn.c, qmail-remote.c.
+Source: docs/ARCHITECTURE.md; qmail-rspawn.c, qmail-remote.c.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ forks every child and keeps them all alive; tells send of signals and all of new
 controls. Reads no bytes of outsiders, speaks no SQL and no DNS. Descriptors at
 entry: 1 is the log. Exit codes: 0 after a stop, 100 when the configuration is
 wrong, 111 when the queue cannot be used or a child cannot be started.
-Source: design 2 and 10; qmail-start.c.
+Source: docs/ARCHITECTURE.md; qmail-start.c.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Making qmail's accounts and groups where they are missing; root only.
 
-Source: qmail INSTALL.ids; admin_tools 7.8.
+Source: qmail INSTALL.ids; INSTALL.ids.
 """
 
 from __future__ import annotations

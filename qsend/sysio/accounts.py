@@ -1,6 +1,6 @@
 """Which uid and gid each process runs with, looked up by qmail's account names.
 
-Source: spec 7.8 (accounts), design section 2 (groups).
+Source: INSTALL.ids (accounts), docs/ARCHITECTURE.md (groups).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Who injects: the kernel's word for a peer, and what it is allowed.
 
-Source: unix(7) SO_PEERCRED, proc(5); design 9.
+Source: unix(7) SO_PEERCRED, proc(5); docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A program that speaks qmail's own wire, run as qmail-start would run it.
 
-Source: protocols 2.1; qmail-start.c.
+Source: qmail-start(8); qmail-start.c.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ child writes, and reports when the child is dead. Unlike qmail's it does not wai
 for a descendant that keeps the child's output open: the slot is free at once, and
 what such a process still writes is read and dropped, so that it meets no SIGPIPE.
 Must not do: know what a delivery is; the hooks do.
-Source: spawn.c, protocols 2.2.
+Source: spawn.c.
 """
 
 from __future__ import annotations

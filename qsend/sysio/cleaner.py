@@ -4,7 +4,7 @@ The one place where messages end. A whole batch shares its syncs. The order is t
 proof: `+mess` is the last to go, and goes only when the removal of intd/N and
 todo/N is durable, so that after any crash a message is either whole or garbage
 that the sweep takes, never one that would be delivered again or half.
-Source: qmail-clean.c; queue_format 1.5, 1.9; design 3.4 and 4.
+Source: qmail-clean.c; queue_layout.md; docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations

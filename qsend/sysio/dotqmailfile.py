@@ -2,7 +2,7 @@
 
 Everything is opened relative to the descriptor of the home. Symbolic links are
 followed, as users expect: the process has the user's own rights and no more.
-Source: qmail-local.c (main, checkhome, qmeopen, qmeexists), local_delivery 4.1-4.2.
+Source: qmail-local.c (main, checkhome, qmeopen, qmeexists), dot-qmail(5).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ decides nothing and syncs nothing: who calls gives the returned descriptors, and
 `dir_fd` of the changed directories, to a syncer, and goes on when that answers.
 Failures are OSError, untranslated; QueueCorrupt when a file is not what it must
 be. Removing from mess, intd and todo is clean's (sysio/cleaner.py).
-Source: qmail-send.c; queue_format 1.4 to 1.9.
+Source: qmail-send.c; queue_layout.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 For programs that need few controls and a fast start; the processes of the tree
 get a whole snapshot from start instead.
-Source: design.md 11; qmail control.c control_readfile().
+Source: docs/ARCHITECTURE.md; qmail control.c control_readfile().
 """
 
 from __future__ import annotations

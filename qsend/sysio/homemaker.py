@@ -1,7 +1,7 @@
 """Making qsend's home around the queue: directories, first controls, aliases.
 
 Whatever exists stays; only owners and modes of the directories are mended.
-Source: qmail hier.c; admin_tools 7.9, 7.10; design.md 11.
+Source: qmail hier.c; hier.c; docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One message on its way from a client into the queue.
 
 Bytes go to disk as they come; the envelope is checked as it comes. After COMMIT
-two durable rounds follow (design 3.1): mess/N with its entry and intd/N, then
+two durable rounds follow: mess/N with its entry and intd/N, then
 the entry todo/N. Exactly one answer is given, whatever happens.
 """
 

@@ -4,7 +4,7 @@ Serves the local child (many threads at once) and the program qmail-local. The
 process must already be the user's: nothing here knows privilege.
 A deferral after a line that succeeded repeats that line at the next attempt, as
 in qmail: dot-qmail(5) advises separate addresses where that matters.
-Source: qmail-local.c main(), local_delivery 4.1-4.5.
+Source: qmail-local.c main(), dot-qmail(5).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Works by directory descriptors, so that many threads can deliver at once: no
 chdir, umask or alarm, which they would share. The maildir must exist already,
 with tmp and new.
-Source: maildir(5), qmail-local.c maildir_child(), local_delivery 4.7. Unlike
+Source: maildir(5), qmail-local.c maildir_child(). Unlike
 qmail: no child per delivery, `new` is synced, names have microseconds, a counter
 and a random part, `/` and `:` of the host name are escaped.
 """

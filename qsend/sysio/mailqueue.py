@@ -1,6 +1,6 @@
 """Injecting mail from our own programs, and taking over a detached enqueue.
 
-Source: qmail.c ("qmail_open" family); protocols 2.8; design 9.
+Source: qmail.c ("qmail_open" family); qmail-queue(8); docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def inject(
         chunks: the message in pieces of any size; its exceptions pass through
             and nothing is queued.
         sender, recips: without NUL; at most ADDRESS_MAX bytes each.
-    Raises: TempFail or PermFail with the text of protocols 2.8, ending in its
+    Raises: TempFail or PermFail with the text of qmail-queue(8), ending in its
         status code, as "... (#4.3.0)".
     """
     try:

@@ -3,7 +3,7 @@
 Deliveries of this process to the same file queue for a lock of their own first,
 so that threads do not poll against each other; other programs are kept out by
 flock. Nothing sleeps while it holds the lock.
-Source: mbox(5), qmail-local.c mailfile(), local_delivery 4.6. Unlike qmail, a new
+Source: mbox(5), qmail-local.c mailfile(). Unlike qmail, a new
 file's directory entry is synced, and a device (/dev/null) is not synced or cut.
 """
 

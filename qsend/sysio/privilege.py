@@ -1,6 +1,6 @@
 """Giving up privilege, and proving that it is gone.
 
-Source: setgroups(2), setresuid(2), prctl(2); design rule "drop, then prove".
+Source: setgroups(2), setresuid(2), prctl(2); docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations

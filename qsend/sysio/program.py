@@ -6,7 +6,7 @@ limit, as in qmail.
 
 The process that calls this must not have set no_new_privs: the programs of users
 (a setgid procmail, sudo) would silently lose what their files grant them.
-Source: qmail-command(8), qmail-local.c mailprogram(), local_delivery 4.4.
+Source: qmail-command(8), qmail-local.c mailprogram().
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Streams in bounded memory; connects when the first packet is full or all is said
 so that a slow writer holds no connection for a short message. Without a listener,
 root and the owner of the queue directory write the queue themselves.
 Must stay cheap to import: qmail-queue is this and little else.
-Source: design 9; queue format 1.6.
+Source: docs/ARCHITECTURE.md; queue_layout.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qsend.formats.queueexit import QueueExit
 from qsend.sysio import clock
 
 CONNECT_S = 60.0
-"""How long a restart of the listener may take without failing mail (design 9)."""
+"""How long a restart of the listener may take without failing mail."""
 
 ANSWER_S = 86400.0
 """qmail-queue's DEATH: whoever waits longer for the disk gives up with 52."""

@@ -2,7 +2,7 @@
 
 Both follow formats/layout.py. Runs as root over directories that belong to other
 accounts, so it follows no link and changes no file that has a second name.
-Source: qmail instcheck.c, hier.c; queue_format 1.2.
+Source: qmail instcheck.c, hier.c; queue_layout.md.
 """
 
 from __future__ import annotations

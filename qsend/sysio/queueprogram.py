@@ -2,7 +2,7 @@
 
 The program gets the message on descriptor 0, the envelope on 1 and may explain
 itself on 6.
-Source: qmail.c qmail_open(), qmail_close(); protocols 2.8.
+Source: qmail.c qmail_open(), qmail_close(); qmail-queue(8).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ states, so that a crash after any of them leaves what the sweep understands:
     discard()   -mess -intd -todo   intd goes first, mess last
 
 Must not sync (the syncer does) except for the rarity named in `_unlink_stale`.
-Source: qmail-queue.c main(), cleanup(); queue format 1.3, 1.6; design 3.1.
+Source: qmail-queue.c main(), cleanup(); queue_layout.md; docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations

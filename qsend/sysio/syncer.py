@@ -22,8 +22,7 @@ Done = Callable[[OSError | None], None]
 """Called on the loop's thread with what went wrong, or None."""
 
 LAZY_S = 0.1
-"""How long a lazy request may wait for an eager one: what a power cut may repeat
-(design 4)."""
+"""How long a lazy request may wait for an eager one: what a power cut may repeat"""
 
 SYNCFS_FROM = 6
 """Descriptors in a round from which one syncfs per file system replaces them.

@@ -3,7 +3,7 @@
 A pull writes one byte. The reader never counts bytes: before each scan of todo/
 it closes and reopens the FIFO, so pulls from before are forgotten and pulls
 after it are seen. A pull that meets a closed FIFO is covered by that scan.
-Source: qmail trigger.c, triggerpull.c; queue_format 1.8.
+Source: qmail trigger.c, triggerpull.c; queue_layout.md.
 """
 
 from __future__ import annotations

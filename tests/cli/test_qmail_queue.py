@@ -1,4 +1,4 @@
-"""qmail-queue as a program: the hooks of queue format 1.11, exit codes, silence."""
+"""qmail-queue as a program: the hooks of queue_layout.md, exit codes, silence."""
 
 from __future__ import annotations
 

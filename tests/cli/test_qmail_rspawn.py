@@ -17,7 +17,7 @@ SCRIPT = "import sys; from qsend.cli.qmail_rspawn import main; sys.exit(main([])
 PATH = b"20/457"
 K, Z, D = b"K", b"Z", b"D"
 
-# What it prints depends on the host; the recipient's items are those of the spec.
+# What it prints depends on the host; the recipient's items are qmail-remote's.
 FAKE_REMOTE = r"""#!/bin/sh
 case "$1" in
     accepted)  printf 'r\0Kok\n\0' ;;

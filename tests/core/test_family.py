@@ -10,7 +10,7 @@ from qsend.formats.control import KNOWN, parse_controls
 PLAN = family.plan(2)
 
 
-def test_roles_are_forked_in_the_order_of_the_design() -> None:
+def test_roles_are_forked_in_the_order_of_the_architecture() -> None:
     want = ("enqueue", "lookup", "clean", "lspawn", "remote0", "remote1", "send")
     assert PLAN.roles == want
 
@@ -50,7 +50,7 @@ def test_classic_programs_stand_in_for_ours(
         ("send", {"enqueue", "clean", "lspawn", "remote0", "remote1"}),
     ],
 )
-def test_each_role_has_the_peers_of_the_design(role: str, want: set[str]) -> None:
+def test_each_role_has_the_peers_of_the_architecture(role: str, want: set[str]) -> None:
     assert set(PLAN.peers(role)) == want
 
 

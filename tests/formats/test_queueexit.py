@@ -1,4 +1,4 @@
-"""Exit codes of queueing programs: the table of protocols 2.8."""
+"""Exit codes of queueing programs: the table of qmail-queue(8)."""
 
 from __future__ import annotations
 

@@ -229,9 +229,28 @@ class Tree:
         """Leave no process and no descriptor behind."""
         if self.code is None:
             os.kill(self.pid, signal.SIGTERM)
+            fd = os.pidfd_open(self.pid)
+            ended = select.select([fd], [], [], DEADLINE_S)[0]
+            os.close(fd)
+            if not ended:
+                os.kill(self.pid, signal.SIGKILL)
+            self._kill_strays()
             self.end()
         os.close(self._log)
         os.close(self._events)
+
+    def _kill_strays(self) -> None:
+        """End the children of a start that did not, or that was killed."""
+        while select.select([self._events], [], [], 0)[0]:
+            self._unread += os.read(self._events, 65536)
+        events = [*self.seen, *map(json.loads, self._unread.splitlines())]
+        for pid in {self.pid_of(event) for event in events}:
+            try:
+                # Each is its own session; a stranger with its number is not.
+                if os.getsid(pid) == pid:
+                    os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
 
 def gone(pid: int) -> bool:

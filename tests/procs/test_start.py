@@ -106,7 +106,7 @@ except Fatal as exc:
 """
 
 
-def test_sockets_have_the_modes_of_the_design(tree: Opener, home: Path) -> None:
+def test_sockets_have_the_modes_of_the_architecture(tree: Opener, home: Path) -> None:
     tree().up()
     modes = {
         name: stat.S_IMODE(os.stat(home / "run" / name).st_mode)

@@ -40,7 +40,7 @@ def whole() -> Book:
     return Book(uids, {"qmail": 300, "nofiles": 301})
 
 
-def test_accounts_have_the_groups_of_the_design(
+def test_accounts_have_the_groups_of_the_architecture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use(monkeypatch, whole())
