@@ -21,9 +21,10 @@ from qsend.core.rewrite import Rules
 from qsend.core.settings import Settings
 from qsend.formats import cleanwire
 from qsend.formats.delivery import LocalDelivery, Report, Transaction
+from qsend.formats.routing import Routing
 from qsend.sysio import schedule
 from qsend.sysio.executor import Executor
-from qsend.sysio.loader import Loader, Routing
+from qsend.sysio.loader import Loader
 from qsend.sysio.spawnlines import LocalLine, RemoteLines
 from qsend.sysio.starter import Starter
 from tests.fakes import FakeQueue, FakeSyncer

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import setproctitle
 
-from qsend.core import bounce, logline
+from qsend.core import logline
 from qsend.core.destinations import ILL_SPREAD
 from qsend.core.errors import Fatal, RemoteProtocolError
 from qsend.core.manager import Action, Manager
@@ -23,12 +23,11 @@ from qsend.core.message import Forget, LoadJob, LoadTodo, SaveHolds, StartDelive
 from qsend.core.model import Channel
 from qsend.core.operator import flush
 from qsend.core.plan import Plan, Purpose
-from qsend.core.rewrite import Rules
-from qsend.core.settings import Settings
 from qsend.formats import injection, startwire
-from qsend.formats.control import Controls, parse_controls
-from qsend.formats.delivery import RECIPS_MAX, Report
+from qsend.formats.control import parse_controls
+from qsend.formats.delivery import Report
 from qsend.formats.frames import HELLO
+from qsend.formats.sendcontrols import bounce_identity, routing, settings
 from qsend.sysio import clock, privilege, sandbox, schedule
 from qsend.sysio.boot import Boot
 from qsend.sysio.bouncer import Bouncer
@@ -39,7 +38,7 @@ from qsend.sysio.endpoint import Descriptors, Endpoint
 from qsend.sysio.executor import Executor
 from qsend.sysio.fsq import Queue
 from qsend.sysio.holdfile import HoldFile
-from qsend.sysio.loader import Loader, Routing
+from qsend.sysio.loader import Loader
 from qsend.sysio.logsink import LogSink
 from qsend.sysio.loop import READ, Loop, Timer
 from qsend.sysio.parent import Parent
@@ -83,7 +82,7 @@ class Send:
         self.queue = Queue(boot.queue)
         self.classic = CLASSIC[1] in boot.socks
         self.manager = Manager(
-            self._settings(boot.controls), lambda: random.randrange(ILL_SPREAD)
+            settings(boot.controls, self.classic), lambda: random.randrange(ILL_SPREAD)
         )
         self.syncer = Syncer(
             self.loop, boot.controls.durability, [self.queue.dir_fd("info/0")]
@@ -92,7 +91,9 @@ class Send:
         self.local = LocalLine()
         self.lspawn: SpawnLine | None = None
         self.remote = RemoteLines(lambda: self.parent.ask(startwire.ASK_ISOLATED))
-        self.bouncer = Bouncer(self.queue, self._identity, log.say)
+        self.bouncer = Bouncer(
+            self.queue, lambda: bounce_identity(self.controls), log.say
+        )
         self.cleaner = self._clean_line(boot)
         self.executor = Executor(
             self.loop,
@@ -104,7 +105,7 @@ class Send:
             self._plan_done,
         )
         self.loader = Loader(
-            self.queue, self.syncer, self.manager, _routing(boot.controls), log.say
+            self.queue, self.syncer, self.manager, routing(boot.controls), log.say
         )
         self.starter = Starter(
             self.queue, self.loader, self.manager, self.local, self.remote, log.say
@@ -292,8 +293,8 @@ class Send:
     def _configure(self, generation: int, files: Mapping[str, bytes]) -> None:
         """Swap to a new generation of controls, validated by start."""
         self.controls = parse_controls(files, generation)
-        self.manager.configure(self._settings(self.controls))
-        self.loader.routing = _routing(self.controls)
+        self.manager.configure(settings(self.controls, self.classic))
+        self.loader.routing = routing(self.controls)
         self.syncer.set_level(self.controls.durability)
 
     def _save_holds(self) -> None:
@@ -389,51 +390,6 @@ class Send:
             self.queue.move_aside,
             clock.now,
         )
-
-    # --- controls
-
-    def _settings(self, controls: Controls) -> Settings:
-        relays = {
-            b"%s:%d" % (route.host.lower(), route.port or 25)
-            for route in controls.smtproutes.values()
-            if route is not None
-        }
-
-        def destination_limit(key: bytes) -> int:
-            if key in relays:
-                return controls.concurrencyremote
-            return controls.concurrencyperhost
-
-        return Settings(
-            lifetime=controls.queuelifetime,
-            limits={
-                Channel.LOCAL: controls.concurrencylocal,
-                Channel.REMOTE: controls.concurrencyremote,
-            },
-            destination_limit=destination_limit,
-            virtualdomains=controls.virtualdomains,
-            group_max=1 if self.classic else RECIPS_MAX,
-        )
-
-    def _identity(self) -> bounce.Identity:
-        return bounce.Identity(
-            bouncefrom=self.controls.bouncefrom,
-            bouncehost=self.controls.bouncehost,
-            doublebounceto=self.controls.doublebounceto,
-            doublebouncehost=self.controls.doublebouncehost,
-        )
-
-
-def _routing(controls: Controls) -> Routing:
-    return Routing(
-        rules=Rules(
-            envnoathost=controls.envnoathost,
-            locals=controls.locals,
-            percenthack=controls.percenthack,
-            virtualdomains=controls.virtualdomains,
-        ),
-        smtproutes=controls.smtproutes,
-    )
 
 
 def _nothing() -> None:

@@ -6,45 +6,22 @@ Source: qmail-send.c todo_do, pass_dochan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 
-from qsend.core import logline, mx
+from qsend.core import logline
 from qsend.core.errors import QueueCorrupt
 from qsend.core.manager import Manager
 from qsend.core.message import LoadJob, LoadTodo, Message, Phase
 from qsend.core.model import Channel, FileIdentity, MessId
-from qsend.core.rewrite import Rules, rewrite
+from qsend.core.rewrite import rewrite
 from qsend.formats import paths
-from qsend.formats.control import Route
 from qsend.formats.recips import parse_recips
+from qsend.formats.routing import Routing
 from qsend.formats.todo import parse_todo
 from qsend.sysio import clock
 from qsend.sysio.clock import Clocks
 from qsend.sysio.executor import Committer
 from qsend.sysio.fsq import Queue
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Routing:
-    """The controls that say where a recipient's mail goes."""
-
-    rules: Rules
-    smtproutes: Mapping[bytes, Route | None]
-
-    def route(self, recip: bytes) -> tuple[bytes, Route | None]:
-        """(domain, smtproutes entry in force) of a remote recipient."""
-        domain = recip.rpartition(b"@")[2]
-        return domain, mx.route(domain, self.smtproutes)
-
-    def key(self, channel: Channel, recip: bytes) -> bytes:
-        """The destination of a recipient: a relay, a domain, a local address."""
-        if channel is Channel.LOCAL:
-            return recip.lower()
-        domain, route = self.route(recip)
-        if route is None:
-            return mx.destination(domain)
-        return mx.destination(domain, route.host, route.port)
 
 
 class Loader:
