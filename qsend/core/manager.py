@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from qsend.core import bounce, logline, settle
-from qsend.core.attempts import Attempts
 from qsend.core.backlog import Backlog
-from qsend.core.dues import Dues
+from qsend.core.lastreports import LastReports
+from qsend.core.lifecycle import Lifecycle
 from qsend.core.message import (
     Forget,
     Job,
@@ -26,7 +26,7 @@ from qsend.core.message import (
     Message,
     Phase,
     SaveHolds,
-    StartDelivery,
+    add_jobs,
 )
 from qsend.core.model import Cause, Channel, DelId, Letter, MessId
 from qsend.core.plan import Plan, Purpose
@@ -42,41 +42,28 @@ and its files cost little for each recipient."""
 FIRST_WAIT_S = 5.0
 """How long a message may wait in todo for a slot: a burst of FIRST_MAX drains in
 less at 200 a second, and slower mail is cheap to write down."""
-FIRST_PARTIAL_S = 1.0
-"""How long a success may go unmarked while other recipients are outstanding."""
 LOADS_PER_PUMP = 50
 """Messages read in one turn; reports and slots are served in between."""
 PUT_OFF_S = 600
 """How long a message is put off that could only wait in memory."""
-LAST_REPORTS = 10_000
-"""Messages whose last deferral is remembered for `qsend queue`."""
-LAST_REPORT_MAX = 300
 SYSFAIL_S = 123
 """Retry after a system error on a message (qmail-send.c SLEEP_SYSFAIL)."""
 GAVE_UP = b"This was the last attempt; the message has been in the queue too long.\n"
 
-Action = bytes | LoadTodo | LoadJob | StartDelivery | Plan | Forget | SaveHolds
 
-
-class Manager:
+class Manager(Lifecycle):
     """All messages that are in memory or due, and what may be done next."""
 
     def __init__(self, settings: Settings, spread: Callable[[], int]) -> None:
         """`spread` gives numbers from 0 to ILL_SPREAD - 1, at random."""
+        super().__init__(spread)
         self.settings = settings
-        self.messages: dict[MessId, Message] = {}
-        self.attempts = Attempts(self.messages, spread)
-        self.dues = {channel: Dues() for channel in Channel}
         self.capacity = dict.fromkeys(Channel, 0)
-        self.last_reports: dict[MessId, bytes] = {}
+        self.last_reports = LastReports()
         self.exiting = False
-        self.first = 0
         self.configure(settings)
         self._backlog = Backlog()
         self._slow: deque[tuple[float, MessId]] = deque()
-        self._partial: deque[tuple[float, MessId]] = deque()
-        self._dirty: dict[tuple[MessId, Channel], None] = {}
-        self._actions: list[Action] = []
 
     def configure(self, settings: Settings) -> None:
         """Apply new controls from now on."""
@@ -94,22 +81,10 @@ class Manager:
         """Messages in todo that are not read yet."""
         return len(self._backlog)
 
-    def take_actions(self) -> list[Action]:
-        """What to do now, in order; ask again until nothing comes."""
-        for messid, channel in self._dirty:
-            message = self.messages.get(messid)
-            job = message.jobs.get(channel) if message is not None else None
-            if message is not None and job is not None and job.settled:
-                self.plan(message, settle.progress(message, job))
-                job.settled = []
-        self._dirty.clear()
-        actions, self._actions = self._actions, []
-        return actions
-
     def next_wake_s(self, now: int, now_mono: float) -> float | None:
         """Seconds until `pump` has something to do by itself; None for never."""
         waits = [self.attempts.next_wake_mono() - now_mono]
-        waits += [each[0][0] - now_mono for each in (self._slow, self._partial) if each]
+        waits += [each[0][0] - now_mono for each in (self._slow, self.partial) if each]
         dues = [each.next_due() for each in self.dues.values()]
         dues.append(self._backlog.next_due())
         waits += [float(due - now) for due in dues if due is not None]
@@ -147,25 +122,16 @@ class Manager:
             self.plan(message, settle.finish_first(message, line))
             return
         self.first += 1
-        waits: list[tuple[Job, bytes, int]] = []
-        for channel, address, key in recips:
-            job = message.jobs.get(channel)
-            if job is None:
-                due = next_retry(message.birth, now, channel)
-                job = message.jobs[channel] = Job(channel, due)
-                message.files.add(channel)
-            waits.append((job, key, job.size))
-            job.addresses[job.size] = address
-            job.size += len(address) + 2
+        waits = add_jobs(message, recips, now)
         keys = {(channel, key) for channel, _, key in recips}
         if len(recips) > FIRST_RECIPS_MAX or self._only_wait(keys, now_mono):
-            self._preprocess(message)
+            self.preprocess(message)
             message.jobs = {}
             return
         for job, key, offset in waits:
             self.attempts.put(message, job, key, offset)
         if self.attempts.must_park(keys):
-            self._preprocess(message)
+            self.preprocess(message)
             return
         self._slow.append((now_mono + FIRST_WAIT_S, message.messid))
 
@@ -190,17 +156,17 @@ class Manager:
         keys = {(channel, key) for _, key in recips}
         if load.only is not None and (channel, load.only) not in keys:
             self.dues[channel].push(load.due, message.messid)
-            self._drop_idle(message)
+            self.drop_idle(message)
         elif recips and self._only_wait(keys, now_mono):
             self.dues[channel].push(now + PUT_OFF_S, message.messid)
-            self._drop_idle(message)
+            self.drop_idle(message)
         else:
             job = Job(channel, next_retry(message.birth, now, channel))
             message.jobs[channel] = job
             for offset, key in recips:
                 self.attempts.put(message, job, key, offset)
             if not recips:
-                self._close(message, job, now)
+                self.close_job(message, job, now)
 
     def load_failed(self, load: LoadTodo | LoadJob, now: int) -> None:
         """The files could not be read just now; try again later."""
@@ -216,23 +182,6 @@ class Manager:
         if message.phase is Phase.QUEUED:
             self.end(message, settle.set_aside(message, reason))
 
-    def revive(self, messid: MessId) -> Message:
-        """A queued message that was only in the heaps, in memory without jobs."""
-        return self.messages.setdefault(
-            messid, Message(messid, b"", 0, Phase.QUEUED, {}, set())
-        )
-
-    def act(self, action: Action) -> None:
-        """Add one action."""
-        self._actions.append(action)
-
-    def end(self, message: Message, plan: Plan) -> None:
-        """End a queued message by `plan`, whatever its jobs were about to do."""
-        self.attempts.purge(message)
-        message.jobs.clear()
-        message.phase = Phase.ENDING
-        self.plan(message, plan)
-
     def plan_done(self, plan: Plan, now: int) -> None:
         """Every step of the plan was done."""
         message = self.messages[plan.messid]
@@ -240,10 +189,10 @@ class Manager:
         if plan.purpose is Purpose.PREPROCESS:
             self.first -= 1
             message.phase = Phase.QUEUED
-            self._prepared(message, now)
+            self.prepared(message, now)
         elif plan.purpose is Purpose.END:
             del self.messages[plan.messid]
-            self.last_reports.pop(plan.messid, None)
+            self.last_reports.forget(plan.messid)
             self.attempts.suspects.discard(plan.messid)
             if b"mess:%d" % plan.messid in self.attempts.held:
                 self.attempts.held.discard(b"mess:%d" % plan.messid)
@@ -252,7 +201,7 @@ class Manager:
             if message.seen_again:
                 self.known(plan.messid)
             return
-        self._drop_idle(message)
+        self.drop_idle(message)
 
     # --- events: deliveries
 
@@ -290,7 +239,7 @@ class Manager:
         job.running -= 1
         if letter is Letter.DEFERRAL:
             job.left += 1
-            self._remember(message.messid, text)
+            self.last_reports.note(message.messid, text)
         else:
             failure = None
             if letter is Letter.FAILURE:
@@ -299,7 +248,7 @@ class Manager:
                     delivery.recip, text, self.settings.virtualdomains
                 )
             job.settled.append((delivery.offset, failure))
-        self._advance(message, job, now, now_mono)
+        self.advance(message, job, now, now_mono)
 
     # --- events: time
 
@@ -329,98 +278,27 @@ class Manager:
             )
             self._actions += starts
             for message, job in passed:
-                self._advance(message, job, now, now_mono)
+                self.advance(message, job, now, now_mono)
 
     def stop(self) -> None:
         """Take no new work, and write down what is only in memory."""
         self.exiting = True
         for message in list(self.messages.values()):
             if message.phase is Phase.FIRST:
-                self._preprocess(message)
-
-    # --- inside
-
-    def plan(self, message: Message, plan: Plan) -> None:
-        """Have a plan executed; its message stays in memory until it is done."""
-        message.plans += 1
-        self._actions.append(plan)
-
-    def _preprocess(self, message: Message) -> None:
-        message.phase = Phase.PREPARING
-        self.plan(message, settle.preprocess(message))
-
-    def _prepared(self, message: Message, now: int) -> None:
-        if not message.jobs:
-            for channel in message.files:
-                self.dues[channel].push(now, message.messid)
-        for channel, job in list(message.jobs.items()):
-            job.addresses = {}
-            if channel not in message.files:
-                del message.jobs[channel]
-            else:
-                self._go_on(message, job, now)
-
-    def _go_on(self, message: Message, job: Job, now: int) -> None:
-        if job.outstanding == 0:
-            self._close(message, job, now)
-        elif job.settled:
-            self._dirty[message.messid, job.channel] = None
-
-    def _close(self, message: Message, job: Job, now: int) -> None:
-        """The pass is over: note its results, and end or reschedule the message."""
-        del message.jobs[job.channel]
-        if job.left:
-            if job.retry_due <= now:
-                job.retry_due = next_retry(message.birth, now, job.channel)
-            self.plan(message, settle.defer(message, job))
-            self.dues[job.channel].push(job.retry_due, message.messid)
-            return
-        message.files.discard(job.channel)
-        if message.files:
-            self.plan(message, settle.finish_channel(message, job))
-            return
-        message.phase = Phase.ENDING
-        line = logline.end_msg(message.messid)
-        self.plan(message, settle.finish(message, job, line))
-
-    def _advance(self, message: Message, job: Job, now: int, now_mono: float) -> None:
-        if message.phase is Phase.QUEUED:
-            self._go_on(message, job, now)
-        elif message.phase is Phase.FIRST:
-            jobs = message.jobs.values()
-            if job.left or job.settled[-1][1] is not None:
-                self._preprocess(message)
-            elif not any(each.outstanding for each in jobs):
-                self.first -= 1
-                message.phase = Phase.ENDING
-                line = logline.end_msg(message.messid)
-                self.plan(message, settle.finish_first(message, line))
-            elif sum(len(each.settled) for each in jobs) == 1:
-                self._partial.append((now_mono + FIRST_PARTIAL_S, message.messid))
-
-    def _remember(self, messid: MessId, text: bytes) -> None:
-        self.last_reports.pop(messid, None)
-        self.last_reports[messid] = text[:LAST_REPORT_MAX]
-        if len(self.last_reports) > LAST_REPORTS:
-            del self.last_reports[next(iter(self.last_reports))]
+                self.preprocess(message)
 
     def _only_wait(self, keys: set[tuple[Channel, bytes]], now_mono: float) -> bool:
         return self.exiting or self.attempts.crowded(keys, now_mono)
 
-    def _drop_idle(self, message: Message) -> None:
-        if not message.jobs and not message.plans:
-            self.messages.pop(message.messid, None)
-            self._actions.append(Forget(message.messid))
-
     def _meet_deadlines(self, now_mono: float) -> None:
         """Write down what has waited in todo for too long."""
-        for deadlines in (self._slow, self._partial):
+        for deadlines in (self._slow, self.partial):
             while deadlines and deadlines[0][0] <= now_mono:
                 message = self.messages.get(deadlines.popleft()[1])
                 if message is None or message.phase is not Phase.FIRST:
                     continue
                 if any(job.waiting or job.settled for job in message.jobs.values()):
-                    self._preprocess(message)
+                    self.preprocess(message)
 
     def _load(self, now: int) -> None:
         room = min(LOADS_PER_PUMP, FIRST_MAX - self.first)

@@ -5,11 +5,13 @@ These objects have identity and change; only core/manager.py changes them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from qsend.core.destinations import Destination
 from qsend.core.model import Channel, DelId, FileIdentity, MessId
+from qsend.core.retry import next_retry
 
 
 class Phase(Enum):
@@ -148,3 +150,25 @@ class Forget:
     """Nothing is known of N any more; drop what is cached for it."""
 
     messid: MessId
+
+
+def add_jobs(
+    message: Message, recips: Sequence[tuple[Channel, bytes, bytes]], now: int
+) -> list[tuple[Job, bytes, int]]:
+    """Give a message from todo its jobs, with the offsets their records will have.
+
+    Args:
+        recips: (channel, stored address, destination key) in envelope order.
+    Returns: (job, destination key, offset) of each recipient, to be put waiting.
+    """
+    waits = []
+    for channel, address, key in recips:
+        job = message.jobs.get(channel)
+        if job is None:
+            due = next_retry(message.birth, now, channel)
+            job = message.jobs[channel] = Job(channel, due)
+            message.files.add(channel)
+        waits.append((job, key, job.size))
+        job.addresses[job.size] = address
+        job.size += len(address) + 2
+    return waits

@@ -18,7 +18,8 @@ import setproctitle
 from qsend.core import logline
 from qsend.core.destinations import ILL_SPREAD
 from qsend.core.errors import Fatal, RemoteProtocolError
-from qsend.core.manager import Action, Manager
+from qsend.core.lifecycle import Action
+from qsend.core.manager import Manager
 from qsend.core.message import Forget, LoadJob, LoadTodo, SaveHolds, StartDelivery
 from qsend.core.model import Channel
 from qsend.core.operator import flush

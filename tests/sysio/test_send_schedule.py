@@ -10,7 +10,8 @@ import pytest
 from qsend.core import operator
 from qsend.core.destinations import RECOUNT_S
 from qsend.core.errors import LocalProtocolError
-from qsend.core.manager import FIRST_PARTIAL_S, FIRST_WAIT_S, GAVE_UP
+from qsend.core.lifecycle import FIRST_PARTIAL_S
+from qsend.core.manager import FIRST_WAIT_S, GAVE_UP
 from qsend.core.message import Phase
 from qsend.core.model import Channel, MessId
 from tests.fakes import FakeQueue
