@@ -243,6 +243,9 @@ class Nursery:
 
     def _tell_lost(self, child: Child) -> None:
         code = os.waitstatus_to_exitcode(child.status)
+        if self.stopping and code == 0:
+            # It saw send's line close, and was reaped before send was: no loss.
+            return
         how = f"killed by signal {-code}" if code < 0 else f"exit {code}"
         again = "" if self.stopping else ", starting it again"
         self._keeper.say(logline.warning(f"lost {child.name} ({how}){again}"))

@@ -88,6 +88,7 @@ class Fake:
         self.loop.on_signal(
             signal.SIGUSR1, lambda: parent.ask((self.home / "ask").read_bytes())
         )
+        self.loop.on_signal(signal.SIGUSR2, self.loop.stop)
         parent.ready()
         self.say("ready")
         self.loop.run()

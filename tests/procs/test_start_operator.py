@@ -26,6 +26,24 @@ def test_stop_ends_send_first_and_everybody(tree: Opener, signum: int) -> None:
     assert os.listdir(run) == []
 
 
+def test_child_that_ends_by_itself_during_a_stop_is_no_loss(
+    tree: Opener, home: Path
+) -> None:
+    (home / "send.hangs").touch()
+    made = tree()
+    pids = made.up()
+    os.kill(made.pid, signal.SIGTERM)
+    made.wait("signal", word="term")
+    # As clean does when send has closed its line; start has not reaped send yet.
+    os.kill(pids["clean"], signal.SIGUSR2)
+    os.kill(pids["lookup"], signal.SIGKILL)
+    made.wait_log(b"warning: lost qmail-lookup (killed by signal 9)\n")
+    assert gone(pids["clean"])
+    os.kill(pids["send"], signal.SIGUSR2)
+    assert made.end() == 0
+    assert made.log == b"warning: lost qmail-lookup (killed by signal 9)\n"
+
+
 def test_good_controls_reach_everybody_who_may_know_them(
     tree: Opener, home: Path
 ) -> None:
