@@ -197,6 +197,13 @@ class Tree:
                     return found
         raise AssertionError("unreachable")
 
+    def wait_met(self, wanted: set[tuple[int, str]]) -> None:
+        """Wait until each (pid, peer) has met, whenever that was."""
+        while not wanted <= {
+            (e["pid"], e["name"]) for e in self.seen if e["what"] == "met"
+        }:
+            next(self.events())
+
     def up(self, count: int = 7) -> dict[str, int]:
         """Wait for all to serve; role to pid."""
         return {str(e["role"]): self.pid_of(e) for e in self.wait("ready", count)}
