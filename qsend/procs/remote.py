@@ -209,12 +209,13 @@ def main(boot: Boot) -> int:
     for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGPIPE):
         signal.signal(signum, signal.SIG_IGN)
     _raise_descriptor_limit()
-    loop = uvloop.new_event_loop()
     dns, own = Dns(boot.controls.resolvers), OwnAddresses()
     sysconfig.get_paths()  # loads a module; the sandbox asks for them after the drop
     privilege.drop(boot.accounts.qmailr)
     privilege.harden()
     sandbox.apply("remote")
+    # Not before: libuv would make an io_uring, past which no filter sees.
+    loop = uvloop.new_event_loop()
     remote = Remote(boot, loop, dns, own)
     loop.run_forever()
     remote.close()

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import stat
 import struct
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from qsend.sysio import seccomp
@@ -40,37 +41,47 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _RESOLVING = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
 
 
+_UNIX: tuple[int, ...] = (socket.AF_UNIX,)
+_INTERNET: tuple[int, ...] = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+"""AF_NETLINK tells the C library which addresses this machine has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Policy:
-    """What one role needs: network sockets; reading anywhere; its queue; to see
-    whose child another process is."""
+    """What one role needs: sockets; reading anywhere; directories of its own; to
+    see whose child another process is."""
 
-    network: bool = False
+    sockets: tuple[int, ...] = _UNIX
     processes: bool = False
     reads_all: bool = False
-    queue: bool = False
+    writes: bool = False
 
 
 _POLICIES = {
-    "remote": _Policy(network=True),
-    "lookup": _Policy(network=True, reads_all=True),
-    "clean": _Policy(queue=True),
-    "enqueue": _Policy(queue=True, processes=True),
-    "send": _Policy(queue=True),
+    # No unix socket: a local service, or the injection socket, is not its peer.
+    "remote": _Policy(sockets=_INTERNET),
+    # A database and the system's name services may be behind unix sockets.
+    "lookup": _Policy(sockets=(*_UNIX, *_INTERNET), reads_all=True),
+    "clean": _Policy(writes=True),
+    "enqueue": _Policy(writes=True, processes=True),
+    "send": _Policy(writes=True),
     # Sees only the control files it was forked with; says what is wrong in them.
     "parser": _Policy(),
 }
 """Roles that are confined. start, lspawn and local are not: what they give up,
 the users' own programs would lose too, for a filter is inherited through exec."""
 
+CONFINED: Sequence[str] = tuple(role for role in _POLICIES if role != "parser")
+"""The kinds of children that are confined."""
 
-def apply(role: str, queue: str | None = None) -> list[str]:
+
+def apply(role: str, *directories: str) -> list[str]:
     """Confine this process to what `role` needs, for good.
 
     Nothing is executed, no other process signalled or traced. remote and parser
     read only resolver files and code, and write nowhere; lookup writes nowhere;
-    clean, enqueue and send, if their `queue` directory is given, touch nothing
-    outside it, but that enqueue reads /proc (who is a local child).
+    clean, enqueue and send touch nothing outside the `directories` that are
+    given, but that enqueue reads /proc (who is a local child).
     Returns: what became active: "seccomp", "landlock" or both; empty for a role
     that is not confined.
     """
@@ -79,9 +90,9 @@ def apply(role: str, queue: str | None = None) -> list[str]:
         return []
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     active = []
-    if _landlock(policy, queue):
+    if _landlock(policy, directories):
         active.append("landlock")
-    if seccomp.install(seccomp.Denials(network=policy.network)):
+    if seccomp.install(seccomp.Denials(sockets=policy.sockets)):
         active.append("seccomp")
     return active
 
@@ -91,7 +102,8 @@ def features() -> list[str]:
     found = []
     if _abi() > 0:
         found.append("landlock")
-    if seccomp.program(os.uname().machine, os.getpid(), seccomp.Denials(network=True)):
+    denials = seccomp.Denials(sockets=_UNIX)
+    if seccomp.program(os.uname().machine, os.getpid(), denials):
         try:
             with open("/proc/sys/kernel/seccomp/actions_avail") as file:
                 if "errno" in file.read(4096).split():
@@ -115,11 +127,11 @@ def _handled(abi: int) -> int:
     return rights
 
 
-def _landlock(policy: _Policy, queue: str | None) -> bool:
+def _landlock(policy: _Policy, directories: Sequence[str]) -> bool:
     abi = _abi()
-    if abi < (_WRITING_ABI if policy.queue else 1):
+    if abi < (_WRITING_ABI if policy.writes else 1):
         return False
-    if policy.queue and queue is None:
+    if policy.writes and not directories:
         return False
     handled = _handled(abi)
     if policy.reads_all:
@@ -133,8 +145,8 @@ def _landlock(policy: _Policy, queue: str | None) -> bool:
             _allow(ruleset, _code_directories(), _READ & handled)
             if policy.processes:
                 _allow(ruleset, ["/proc"], _READ & handled)
-        if policy.queue and queue is not None:
-            _allow(ruleset, [queue], handled & ~_EXECUTE)
+        if policy.writes:
+            _allow(ruleset, directories, handled & ~_EXECUTE)
         return bool(_libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0)
     finally:
         os.close(ruleset)

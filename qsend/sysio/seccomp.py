@@ -71,8 +71,11 @@ _KERNEL: _Calls = {
     "add_key": (248, 217),
     "request_key": (249, 218),
     "userfaultfd": (323, 282),
-    # A ring makes system calls that this filter would not see.
+    # A ring makes system calls that this filter would not see; one that was
+    # made before it (libuv makes one for each loop) must be of no use either.
     "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
 }
 """Kernel interfaces with a history of holes, of no use to mail."""
 
@@ -92,8 +95,6 @@ _ARCHS = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 _X32_BIT = 0x40000000
 _NEW_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, -CGROUP, -UTS, -IPC, -USER, -PID and -NET."""
-_AF_UNIX = 1
-
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NR, _ARCH, _ARG0 = 0, 4, 16
 """Offsets in struct seccomp_data; both machines are little-endian, so _ARG0 is
@@ -112,10 +113,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Denials:
     """What a role may not do, besides reaching into other processes.
 
-    `network`: whether sockets other than unix ones may be made.
+    `sockets`: the address families, as numbers, that its sockets may have.
     """
 
-    network: bool
+    sockets: Sequence[int]
 
 
 def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -173,8 +174,7 @@ def program(machine: str, pid: int, denials: Denials) -> bytes | None:
     # clone3 hides its flags behind a pointer; libc falls back to clone.
     code += _answer(_CLONE3[column], _ERRNO | errno.ENOSYS)
     code += _not_if_arg0_has(_CLONE[column], _NEW_NAMESPACES)
-    if not denials.network:
-        code += _only_if_arg0(_SOCKET[column], (_AF_UNIX,))
+    code += _only_if_arg0(_SOCKET[column], denials.sockets)
     code.append(_op(_RETURN, _ALLOW))
     return b"".join(code)
 

@@ -28,7 +28,7 @@ needs_landlock = pytest.mark.skipif("landlock" not in FEATURES, reason="no landl
 
 
 def confined(
-    role: str, probe: Callable[[], object], *, queue: str | None = None, uid: int = UID
+    role: str, probe: Callable[[], object], *directories: Path, uid: int = UID
 ) -> str:
     """What `probe` returned, or the name of its errno, run as `role` in a child."""
     read, write = os.pipe()
@@ -36,7 +36,7 @@ def confined(
     def run() -> int:
         if uid:
             privilege.drop(Account(uid=uid, gid=uid))
-        assert sandbox.apply(role, queue)
+        assert sandbox.apply(role, *map(str, directories))
         try:
             answer = str(probe())
         except OSError as exc:
@@ -99,6 +99,7 @@ def test_confined_role_cannot_exec_or_touch_a_sibling(role: str, sibling: int) -
         "unshare": lambda: number("unshare", 0x10000000),
         "keyctl": lambda: number("keyctl", 0, -3, 0),
         "io_uring": lambda: number("io_uring_setup", 1, 0),
+        "io_uring of before": lambda: number("io_uring_enter", 0, 0, 0, 0, 0),
         "bpf": lambda: number("bpf", 0, 0, 0),
         "mount": lambda: number("mount", 0, 0, 0, 0, 0),
         "clone into a namespace": lambda: syscall(
@@ -149,15 +150,20 @@ def test_abort_still_dies_of_its_signal() -> None:
 
 @needs_seccomp
 @pytest.mark.parametrize("role", CONFINED)
-def test_only_roles_with_network_make_sockets(role: str) -> None:
-    def probe() -> str:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET):
-            pass
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM):
-            return "made"
+def test_role_makes_sockets_only_of_its_families(role: str) -> None:
+    def make(family: int) -> Callable[[], str]:
+        def probe() -> str:
+            with socket.socket(family, socket.SOCK_DGRAM):
+                return "made"
 
-    want = "made" if role in ("remote", "lookup") else "EPERM"
-    assert confined(role, probe, uid=0) == want
+        return probe
+
+    unix = "EPERM" if role == "remote" else "made"
+    internet = "made" if role in ("remote", "lookup") else "EPERM"
+    assert confined(role, make(socket.AF_UNIX), uid=0) == unix
+    for family in (socket.AF_INET, socket.AF_INET6):
+        assert confined(role, make(family), uid=0) == internet
+    assert confined(role, make(socket.AF_VSOCK), uid=0) == "EPERM"
 
 
 @pytest.mark.root
@@ -219,9 +225,13 @@ def test_queue_role_works_in_its_queue_only(role: str, open_tmp: Path) -> None:
         (queue / "todo/1").rename(queue / "intd/2")
         return ",".join(sorted(os.listdir(queue / "intd")))
 
-    assert confined(role, probe, queue=str(queue)) == "2"
-    assert confined(role, put(open_tmp / "new"), queue=str(queue)) == "EACCES"
-    assert confined(role, Path("/etc/passwd").read_text, queue=str(queue)) == "EACCES"
+    other = open_tmp / "other"
+    other.mkdir()
+    other.chmod(0o777)
+    assert confined(role, probe, queue, other) == "2"
+    assert confined(role, put(other / "new"), queue, other) == "None"
+    assert confined(role, put(open_tmp / "new"), queue, other) == "EACCES"
+    assert confined(role, Path("/etc/passwd").read_text, queue) == "EACCES"
 
 
 @pytest.mark.parametrize("role", ["start", "lspawn", "local"])
@@ -253,9 +263,9 @@ def test_kernel_without_landlock_is_no_error(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("machine", sorted(seccomp._ARCHS))
-@pytest.mark.parametrize("network", [True, False])
-def test_program_is_well_formed(machine: str, network: bool) -> None:
-    code = seccomp.program(machine, 4711, seccomp.Denials(network=network))
+@pytest.mark.parametrize("sockets", [(), (1,), (1, 2, 10, 16)])
+def test_program_is_well_formed(machine: str, sockets: tuple[int, ...]) -> None:
+    code = seccomp.program(machine, 4711, seccomp.Denials(sockets=sockets))
     assert code is not None
     steps = list(struct.iter_unpack("=HBBI", code))
     assert len(steps) < 4096
@@ -272,4 +282,4 @@ def test_program_is_well_formed(machine: str, network: bool) -> None:
 
 
 def test_unknown_machine_has_no_program() -> None:
-    assert seccomp.program("vax", 1, seccomp.Denials(network=True)) is None
+    assert seccomp.program("vax", 1, seccomp.Denials(sockets=())) is None
