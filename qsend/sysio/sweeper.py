@@ -12,7 +12,6 @@ from typing import Protocol
 from qsend.core import logline
 from qsend.core.model import SPLIT, FileIdentity, MessId
 from qsend.sysio.fsq import Queue
-from qsend.sysio.loop import Loop
 
 OSSIFIED_S = 129600
 """Age of an orphan (qmail-send.c OSSIFIED)."""
@@ -20,6 +19,13 @@ PAUSE_S = 76431.0
 """Between two sweeps (qmail-send.c SLEEP_CLEANUP)."""
 STEP = 20
 STEP_PAUSE_S = 0.05
+
+
+class Timers(Protocol):
+    """What of a loop a sweep needs."""
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
+        """Call back after a delay."""
 
 
 class Remover(Protocol):
@@ -39,7 +45,7 @@ class Sweeper:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: Timers,
         queue: Queue,
         remover: Remover,
         is_known: Callable[[MessId], bool],
