@@ -1,6 +1,6 @@
 """start: the root of the tree; does nothing clever.
 
-uid root. Locks and checks the queue, reads the controls, makes the sockets,
+uid root, gid root, no other group. Locks and checks the queue, reads the controls, makes the sockets,
 forks every child and keeps them all alive; tells send of signals and all of new
 controls. Reads no bytes of outsiders, speaks no SQL and no DNS. Descriptors at
 entry: 1 is the log. Exit codes: 0 after a stop, 100 when the configuration is
@@ -23,6 +23,7 @@ from setproctitle import setproctitle
 from qsend.core import family, logline
 from qsend.core.childtable import State
 from qsend.core.errors import ConfigError, ConfigFault, QsendError, TempFail
+from qsend.core.model import Account
 from qsend.formats import startwire
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.frames import frame
@@ -34,6 +35,7 @@ from qsend.sysio.fork import fork_child
 from qsend.sysio.ground import Ground, control_path, injection_path, prepare
 from qsend.sysio.loop import Loop
 from qsend.sysio.nursery import Child, Nursery
+from qsend.sysio.privilege import drop, hide
 from qsend.sysio.validate import find_faults
 
 Main = Callable[[Boot], int]
@@ -45,6 +47,8 @@ DRAIN_MARGIN_S = 10.0
 """send gets this much longer than it gives its deliveries: it has to save."""
 ISOLATED_RETRY_S = 1.0
 """Pause when there is no room for one process more."""
+_ENVIRONMENT = {b"PATH", b"QMAILQUEUE"}
+"""What is kept of the caller's environment: procs/local.py passes it on."""
 _DESCRIPTORS = 65536
 """Thousands of sessions in one remote; a hard limit below this is taken as it is."""
 
@@ -84,8 +88,12 @@ def main(options: StartOptions, mains: Mapping[str, Main]) -> int:
     setproctitle("qmail-start: qsend")
     os.chdir("/")
     os.umask(0o077)
+    _forget_environment()
     _arrange_descriptors()
     try:
+        if not options.single_user:
+            drop(Account(uid=0, gid=0), ())
+        hide()
         ground = prepare(options.home, options.single_user)
     except ConfigError as exc:
         for fault in exc.faults:
@@ -95,6 +103,16 @@ def main(options: StartOptions, mains: Mapping[str, Main]) -> int:
         _say(logline.alert(str(exc)))
         return 111
     return Start(options, mains, ground).run()
+
+
+def _forget_environment() -> None:
+    """Keep what the programs of users are given, and nothing else of the caller's.
+
+    The C library and Python take orders from it (HOSTALIASES, RES_OPTIONS), and
+    whoever starts a mail system may have secrets there.
+    """
+    for name in os.environb.keys() - _ENVIRONMENT:
+        del os.environb[name]
 
 
 def _arrange_descriptors() -> None:
