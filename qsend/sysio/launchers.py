@@ -6,6 +6,7 @@ fast and whatever the caller's environment says.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import sysconfig
@@ -86,7 +87,10 @@ def make_launchers(home: str, owner: Account) -> None:
 def _replace(path: str, content: bytes, mode: int, owner: Account) -> None:
     """Whoever runs the program meanwhile sees the old one or the new one."""
     new = f"{path}.new"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    # What lies there may be a second name of another file: it is never written to.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(fd, "wb") as file:
         file.write(content)
         file.flush()

@@ -213,6 +213,22 @@ def test_programs_start_in_any_environment(open_tmp: Path) -> None:
     assert sorted(os.listdir(open_tmp / "Maildir")) == ["cur", "new", "tmp"]
 
 
+@pytest.mark.parametrize("plant", ["link", "second name"])
+def test_program_is_never_written_into_another_file(tmp_path: Path, plant: str) -> None:
+    (tmp_path / "bin").mkdir()
+    precious, new = tmp_path / "precious", tmp_path / "bin/sendmail.new"
+    precious.write_text("old")
+    if plant == "link":
+        new.symlink_to(precious)
+    else:
+        new.hardlink_to(precious)
+    me = Account(uid=os.getuid(), gid=os.getgid())
+    launchers.make_launchers(str(tmp_path), me)
+    assert precious.read_text() == "old"
+    assert (tmp_path / "bin/sendmail").read_text().startswith("#!")
+    assert not os.path.lexists(new)
+
+
 def test_python_with_a_long_path_is_started_by_a_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
