@@ -22,7 +22,8 @@ class Caller:
     """The peer of one connection.
 
     `pid` is 0 when the kernel cannot say it. `who` goes into the Received line.
-    `is_trusted`: root and qsend's own accounts, without per-uid limits.
+    `is_trusted`: root and those of qsend's accounts that send mail, without
+    per-uid limits.
     `is_exempt`: bounces, and what is known at once to be let past everything
     but a full disk.
     """
@@ -79,14 +80,12 @@ def listener(accounts: Accounts) -> Caller:
 
 def _trusted_uids(accounts: Accounts) -> set[int]:
     # The user that owns alias is nobody's login; its deliveries inject forwards.
+    # qmaill, qmailp and qmailr have no mail to send: there only a break-in would.
     return {
         0,
         accounts.alias.uid,
         accounts.qmaild.uid,
-        accounts.qmaill.uid,
-        accounts.qmailp.uid,
         accounts.qmailq.uid,
-        accounts.qmailr.uid,
         accounts.qmails.uid,
     }
 

@@ -186,6 +186,20 @@ def test_connections_are_limited_per_uid_but_not_for_root(
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("account", ["qmaill", "qmailp", "qmailr"])
+def test_accounts_that_send_no_mail_are_limited_as_any(
+    make: Make, open_tmp: Path, account: str
+) -> None:
+    service = make(connections_per_uid=1, stalled_s=1000.0)
+    name = service.listen(open_tmp)
+    uid = getattr(many_accounts(), account).uid
+    first, second = service.connect(name, uid), service.connect(name, uid)
+    assert service.result(second)[:2] == (injection.WHOLE_CONNECTION, QueueExit.BUSY)
+    send(first, message_frames(1, b"x", GOOD))
+    assert service.result(first)[:2] == (1, 0)
+
+
+@pytest.mark.root
 def test_stalled_connection_above_the_share_makes_room(
     make: Make, open_tmp: Path
 ) -> None:
