@@ -68,7 +68,8 @@ def run(
     )
     theirs.close()
     with ours:
-        ours.send(say)
+        if say:
+            ours.send(say)
         answer = b"".join(iter(lambda: ours.recv(65536), b""))
         os.waitpid(pid, 0)
     return answer
