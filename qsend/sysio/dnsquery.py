@@ -12,13 +12,15 @@ from __future__ import annotations
 import asyncio
 import encodings.idna
 import socket
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import dns.asyncbackend
+import dns.asyncquery
 import dns.exception
 import dns.flags
+import dns.inet
 import dns.message
 import dns.name
 import dns.rcode
@@ -44,9 +46,8 @@ TRIES_S = (2.0, 3.0, 5.0)
 or two do no harm, and libc waits about as long in all."""
 LIFETIME_S = 30.0
 """Longest time for one question, however many servers there are."""
-UDP_MAX = 65535
 
-_LENGTH = struct.Struct("!H")
+_BACKEND = dns.asyncbackend.get_backend("asyncio")
 
 
 class Outcome(Enum):
@@ -173,76 +174,35 @@ def _qname(name: bytes) -> dns.name.Name | None:
 async def _exchange(
     server: Resolver, request: dns.message.Message, wait_s: float
 ) -> dns.message.Message:
-    """One server's reply. Raises: TimeoutError, OSError."""
-    wire = request.to_wire()
-    async with asyncio.timeout(wait_s):
-        reply = await _udp(server, request, wire)
-    if reply.flags & dns.flags.TC:
-        async with asyncio.timeout(wait_s):
-            reply = await _tcp(server, request, wire)
-    return reply
+    """One server's reply, over TCP when the datagram was cut.
 
-
-def _socket(server: Resolver, kind: socket.SocketKind) -> socket.socket:
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    sock = socket.socket(family, kind)
-    sock.setblocking(False)
-    return sock
-
-
-async def _udp(
-    server: Resolver, request: dns.message.Message, wire: bytes
-) -> dns.message.Message:
-    loop = asyncio.get_running_loop()
-    with _socket(server, socket.SOCK_DGRAM) as sock:
-        # Connected: only that server's datagrams arrive, and its refusal does.
-        sock.connect((server.host, server.port))
-        await loop.sock_sendall(sock, wire)
-        while True:
-            reply = _parse(request, await loop.sock_recv(sock, UDP_MAX))
-            if reply is not None:
-                return reply
-
-
-async def _tcp(
-    server: Resolver, request: dns.message.Message, wire: bytes
-) -> dns.message.Message:
-    loop = asyncio.get_running_loop()
-    with _socket(server, socket.SOCK_STREAM) as sock:
-        await loop.sock_connect(sock, (server.host, server.port))
-        await loop.sock_sendall(sock, _LENGTH.pack(len(wire)) + wire)
-        (length,) = _LENGTH.unpack(await _read(loop, sock, _LENGTH.size))
-        reply = _parse(request, await _read(loop, sock, length))
-        if reply is None:
-            raise ConnectionAbortedError(0, "malformed answer over TCP")
-        return reply
-
-
-async def _read(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, count: int
-) -> bytes:
-    data = b""
-    while len(data) < count:
-        piece = await loop.sock_recv(sock, count - len(data))
-        if not piece:
-            raise ConnectionAbortedError(0, "answer over TCP was cut")
-        data += piece
-    return data
-
-
-def _parse(request: dns.message.Message, wire: bytes) -> dns.message.Message | None:
-    """The reply, or None for what is no answer to this request.
-
-    A malformed datagram may be forged: the caller goes on waiting.
+    What comes from elsewhere, or is malformed, may be forged: it is passed over.
+    Raises: TimeoutError, OSError.
     """
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    address = dns.inet.low_level_address_tuple((server.host, server.port), family)
     try:
-        reply = dns.message.from_wire(wire, raise_on_truncation=True)
-    except dns.message.Truncated as exc:
-        # dnspython leaves this method without types.
-        reply = exc.message()  # type: ignore[no-untyped-call]
-    except dns.exception.DNSException:
-        return None
-    return reply if request.is_response(reply) else None
+        # Connected, so that a server that is not there is heard of at once.
+        async with await _BACKEND.make_socket(  # type: ignore[no-untyped-call] # dnspython
+            family, socket.SOCK_DGRAM, 0, None, address
+        ) as sock:
+            reply, _ = await dns.asyncquery.udp_with_fallback(
+                request,
+                server.host,
+                timeout=wait_s,
+                port=server.port,
+                ignore_unexpected=True,
+                udp_sock=sock,
+                backend=_BACKEND,
+                ignore_errors=True,
+            )
+    except dns.exception.Timeout as exc:
+        raise TimeoutError from exc
+    except EOFError as exc:
+        raise ConnectionAbortedError(0, "answer over TCP was cut") from exc
+    except dns.exception.DNSException as exc:
+        raise ConnectionAbortedError(0, "malformed answer over TCP") from exc
+    return reply
 
 
 def read_reply(reply: dns.message.Message) -> Answer:
