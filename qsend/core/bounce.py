@@ -6,6 +6,7 @@ Source: qmail-send.c addbounce and injectbounce; QSBMF (qsbmf.txt).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from qsend.core.rewrite import strip_prepend
 
 DOUBLE_SENDER = b"#@[]"
 """Envelope sender of a double bounce; a bounce of that is discarded."""
+
+_AFTER_LINE_END = re.compile(rb"(?<=\n)\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +51,14 @@ def paragraph(
         recip: the stored address; a virtual domain's prefix is taken off.
         report: text of the delivery, any bytes.
         virtualdomains: the map in force now.
-    Returns: `<address>:` LF, the report, and an empty line; no empty line inside
-        but one that ends the report itself.
+    Returns: `<address>:` LF, the report, and an empty line. Each LF that follows
+        another is a `/`, but one that ends the report: no empty line is inside.
     """
     shown = strip_prepend(recip, virtualdomains).replace(b"\n", b"_")
-    text = bytearray(b"<" + shown + b">:\n" + report)
-    if text[-1:] != b"\n":
+    text = b"<" + shown + b">:\n" + report
+    if not text.endswith(b"\n"):
         text += b"\n"
-    at = text.find(b"\n\n")
-    while 0 <= at < len(text) - 2:
-        text[at + 1 : at + 2] = b"/"
-        at = text.find(b"\n\n", at + 2)
-    return bytes(text) + b"\n"
+    return _AFTER_LINE_END.sub(b"/", text[:-1]) + b"\n\n"
 
 
 def compose(sender: bytes, who: Identity, date: bytes) -> BounceHead | None:

@@ -20,9 +20,11 @@ DATE = b"1 Jan 2026 00:00:00 -0000"
         (b"no line end", b"<a@b>:\nno line end\n\n"),
         (b"", b"<a@b>:\n\n"),
         (b"a\n\nb\n", b"<a@b>:\na\n/b\n\n"),
-        (b"a\n\n\nb\n", b"<a@b>:\na\n/\nb\n\n"),
+        (b"a\n\n\nb\n", b"<a@b>:\na\n//b\n\n"),
         (b"a\n\n", b"<a@b>:\na\n\n\n"),
-        (b"\n\n\n", b"<a@b>:\n/\n\n\n"),
+        (b"a\n\n\n", b"<a@b>:\na\n/\n\n"),
+        (b"\n\n\n", b"<a@b>:\n//\n\n"),
+        (b"\n", b"<a@b>:\n\n\n"),
         (b"50% \xff", b"<a@b>:\n50% \xff\n\n"),
     ],
 )
