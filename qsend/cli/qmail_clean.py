@@ -30,13 +30,15 @@ from qsend.formats.control import Durability, parse_controls
 from qsend.sysio import clock
 from qsend.sysio.cleaner import Cleaner
 from qsend.sysio.home import find_home, read_control
+from qsend.sysio.stderr import ensure_stderr
 
 SWEEP_EVERY = 31
 """Commands from one look through pid/ to the next (qmail-clean.c cleanuppid)."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until descriptor 0 ends; there are no arguments."""
+    """Serve until descriptor 0 ends; arguments are ignored, as qmail does."""
+    ensure_stderr()
     try:
         home = find_home(None, os.environ)
         cleaner = Cleaner(f"{home}/queue", _level(home))

@@ -33,6 +33,7 @@ from qsend.sysio.classicspawner import Job, serve
 from qsend.sysio.fork import exec_program, fork_child
 from qsend.sysio.home import find_home, read_control
 from qsend.sysio.privilege import drop
+from qsend.sysio.stderr import ensure_stderr
 from qsend.sysio.userdb import UserDb
 
 
@@ -154,7 +155,7 @@ def slots(home: str) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Serve the send on descriptors 0 and 1, delivering by `argv[0]`."""
-    _open_stderr()
+    ensure_stderr()
     if not argv:
         sys.stderr.write("qmail-lspawn: usage: qmail-lspawn defaultdelivery\n")
         return 100
@@ -173,11 +174,3 @@ def main(argv: Sequence[str]) -> int:
         default_delivery=os.fsencode(argv[0]),
     )
     return serve(hooks, limit=slots(home), output_max=REPORT_LOCAL_MAX)
-
-
-def _open_stderr() -> None:
-    """qmail-start closes descriptor 2; a file opened later must not become it."""
-    try:
-        os.fstat(2)
-    except OSError:
-        os.dup2(os.open("/dev/null", os.O_WRONLY), 2)

@@ -22,6 +22,7 @@ from qsend.formats.control import parse_controls
 from qsend.sysio import tcptotable
 from qsend.sysio.classicspawner import Job, serve
 from qsend.sysio.home import find_home, read_control
+from qsend.sysio.stderr import ensure_stderr
 
 
 class RemoteHooks:
@@ -77,6 +78,7 @@ def slots(home: str) -> int:
 def main(argv: Sequence[str]) -> int:
     """Serve the send on descriptors 0 and 1; arguments are ignored, as qmail does."""
     del argv
+    ensure_stderr()
     try:
         home = os.path.abspath(find_home(None, os.environ))
         os.chdir(f"{home}/queue/mess")
