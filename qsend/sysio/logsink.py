@@ -15,7 +15,7 @@ class LogSink:
     """Collects lines and writes them to one descriptor."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
         self._lines: list[bytes] = []
 
     def say(self, line: bytes) -> None:
@@ -31,17 +31,14 @@ class LogSink:
         self.say(logline.warning(text))
 
     def flush(self) -> None:
-        """Write what was collected; a log that is gone loses its lines."""
-        if not self._lines:
-            return
-        data = memoryview(b"".join(self._lines))
+        """Write what was collected; a log that nobody reads any more loses it."""
+        rest = memoryview(b"".join(self._lines))
         self._lines.clear()
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except BlockingIOError:
-            # Somebody made the shared descriptor non-blocking: wait our turn.
-            os.set_blocking(self._fd, True)
-            os.write(self._fd, data)
-        except BrokenPipeError:
-            return
+        while rest:
+            try:
+                rest = rest[os.write(self.fd, rest) :]
+            except BlockingIOError:
+                # Somebody made the shared descriptor non-blocking: wait our turn.
+                os.set_blocking(self.fd, True)
+            except BrokenPipeError:
+                return
