@@ -11,6 +11,7 @@ wherever the checkout lies. Nothing sleeps: waiting means reading the log's pipe
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import psutil
 
@@ -31,6 +32,8 @@ from qsend.sysio import clock
 ROOT = Path(__file__).parents[2]
 HOST = "here.example"
 WAIT_S = 30.0
+_STARTING = re.compile(rb"(?m)^starting delivery (\d+): msg \d+ to \w+ (.*)$")
+_REPORT = re.compile(rb"(?m)^delivery (\d+): (.*)$")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Tree:
         self.log = b""
         self.process: subprocess.Popen[bytes] | None = None
         self._seen = 0
+        self._strays: list[psutil.Process] = []
         home.mkdir()
         os.chown(home, self.uid, -1)
         home.chmod(0o755)
@@ -107,6 +111,10 @@ class Tree:
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `qsend NAME` to its end."""
         return self.call(self.command(name, *args), check=check)
+
+    def ask(self, name: str, *args: str) -> Any:
+        """What `qsend NAME --json` prints, parsed."""
+        return json.loads(self.run(name, "--json", *args).stdout)
 
     def program(
         self, name: str, *args: str, stdin: bytes = b"", uid: int | None = None
@@ -154,17 +162,19 @@ class Tree:
         else:
             path.write_text(content)
 
-    def alias(self, local: str, content: str) -> None:
+    def alias(self, local: str, content: str) -> Path:
         """Write ~alias/.qmail-LOCAL."""
         path = self.home / f"alias/.qmail-{local}"
         path.write_text(content)
         owner = (self.home / "alias").stat()
         os.chown(path, owner.st_uid, owner.st_gid)
+        return path
 
-    def maildir(self, name: str = "Maildir") -> Path:
-        """A maildir below ~alias."""
-        owner = (self.home / "alias").stat()
-        path = self.home / "alias" / name
+    def maildir(self, name: str = "Maildir", home: Path | None = None) -> Path:
+        """A maildir below ~alias, or another home, of its owner."""
+        home = home or self.home / "alias"
+        owner = home.stat()
+        path = home / name
         for each in (path, *(path / part for part in ("tmp", "new", "cur"))):
             each.mkdir(mode=0o700)
             os.chown(each, owner.st_uid, owner.st_gid)
@@ -187,12 +197,49 @@ class Tree:
         )
         assert done.returncode == 0, done.stderr
 
+    def queue(
+        self,
+        recips: Sequence[bytes],
+        message: bytes = b"Subject: test\n\nbody\n",
+        sender: bytes = b"me@elsewhere.example",
+        uid: int | None = None,
+    ) -> int:
+        """Run qmail-queue with any envelope; its pid, which the log shows as qp."""
+        envelope = b"F%b\0%b\0" % (sender, b"".join(b"T%b\0" % r for r in recips))
+        fds = [os.memfd_create(name) for name in ("message", "envelope")]
+        try:
+            for fd, content in zip(fds, (message, envelope), strict=True):
+                os.write(fd, content)
+                os.lseek(fd, 0, os.SEEK_SET)
+            with subprocess.Popen(
+                [str(self.home / "bin/qmail-queue")],
+                stdin=fds[0],
+                stdout=fds[1],
+                cwd="/",
+                env={"PATH": os.environ["PATH"], "QSEND_HOME": str(self.home)},
+                **_as_user(self.uid if uid is None else uid),
+            ) as process:
+                assert process.wait(60) == 0
+                return process.pid
+        finally:
+            for fd in fds:
+                os.close(fd)
+
     # the tree
 
-    def start(self, *args: str, until: bytes = b"status: local 0/") -> None:
-        """Start the tree and wait until it says something."""
+    def start(
+        self, *args: str, until: bytes = b"status: local 0/", patch: str = ""
+    ) -> None:
+        """Start the tree and wait until it says something.
+
+        `patch` is Python that runs first, for tests of what takes hours.
+        """
+        command = self.command("start", *args)
+        if patch:
+            run = "import sys; from qsend.cli.main import main; sys.exit(main())"
+            command[1:3] = ["-c", f"{patch}\n{run}"]
         self.process = subprocess.Popen(
-            self.command("start", *args),
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -205,10 +252,13 @@ class Tree:
         if until:
             self.wait_for(until)
 
-    def wait_for(self, pattern: bytes, count: int = 1, wait_s: float = WAIT_S) -> None:
+    def wait_for(
+        self, pattern: bytes, count: int = 1, wait_s: float = WAIT_S
+    ) -> re.Match[bytes]:
         """Read the log until `count` matches of `pattern` came since the last wait.
 
         What is behind the last of them is looked at by the next wait.
+        Returns: the last of them.
         """
         deadline = clock.mono() + wait_s
         wanted = re.compile(pattern)
@@ -216,7 +266,7 @@ class Tree:
             found = list(wanted.finditer(self.log, self._seen))
             if len(found) >= count:
                 self._seen = found[count - 1].end()
-                return
+                return found[count - 1]
             if not self._read(deadline - clock.mono()):
                 raise AssertionError(
                     f"{pattern!r} {len(found)} of {count} in:\n"
@@ -227,6 +277,45 @@ class Tree:
         """Send a signal to start."""
         assert self.process is not None
         self.process.send_signal(signum)
+
+    def new_messid(self) -> int:
+        """The number of the next message that the log tells of."""
+        return int(self.wait_for(rb"new msg (\d+)\n")[1])
+
+    def reports(self, *recips: bytes) -> list[bytes]:
+        """Wait for a report on each stored address; the first report of each.
+
+        As the log shows them, "success: did_1+0+0/" for one.
+        """
+        deadline = clock.mono() + WAIT_S
+        while True:
+            text = dict(_REPORT.findall(self.log))
+            # Later attempts must not hide the first: take them last to first.
+            found = {
+                address: text[delid]
+                for delid, address in reversed(_STARTING.findall(self.log))
+                if delid in text
+            }
+            if found.keys() >= set(recips):
+                return [found[recip] for recip in recips]
+            if not self._read(deadline - clock.mono()):
+                missing = set(recips) - found.keys()
+                raise AssertionError(
+                    f"no report on {missing!r} in:\n"
+                    + self.log.decode(errors="replace")
+                )
+
+    def stop_by_command(self) -> int:
+        """`qsend stop`: enqueue goes on; the exit code of start."""
+        self._strays += map(psutil.Process, self.pids("qmail-queue"))
+        self.run("stop")
+        assert self.process is not None
+        code = self.process.wait(WAIT_S)
+        # enqueue still has the other end: this is the end of the rest.
+        while self._read(0):
+            pass
+        self.kill(strays=False)
+        return code
 
     def stop(self) -> int:
         """TERM, and the exit code; the rest of the log is read."""
@@ -241,15 +330,19 @@ class Tree:
             pass
         return self.process.wait(max(0.1, deadline - clock.mono()))
 
-    def kill(self) -> None:
-        """End what is left of the tree, by pid."""
-        if self.process is None:
-            return
-        for each in reversed(self.family()):
+    def kill(self, *, strays: bool = True) -> None:
+        """End what is left of the tree, by pid; without the strays only the tree."""
+        members = self.family()
+        if strays:
+            members += self._strays
+            self._strays = []
+        for each in reversed(members):
             try:
                 each.kill()
             except psutil.NoSuchProcess:
                 continue
+        if self.process is None:
+            return
         self.process.wait(10)
         if self.process.stdout is not None:
             self.process.stdout.close()
