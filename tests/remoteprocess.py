@@ -48,12 +48,15 @@ class RemoteProcess:
     """The process, its send line and its start line."""
 
     def __init__(
-        self, controls: Controls = CONTROLS, before: Callable[[], None] | None = None
+        self,
+        controls: Controls = CONTROLS,
+        before: Callable[[], None] | None = None,
+        role: str = "remote0",
     ) -> None:
         self.start, start_child = pair()
         self.send, send_child = pair()
         boot = Boot(
-            role="remote0",
+            role=role,
             home="/nonexistent",
             single_user=os.getuid() != 0,
             accounts=accounts(),

@@ -71,6 +71,7 @@ class Remote:
         self._dns = dns
         self._courier = Courier(loop, dns, _Health(), _settings(boot.controls), own)
         self._slots = _slots()
+        self._serves_suspects = boot.role == "isolated"
         loop.set_exception_handler(self._crash)
         self._send = self._meet(boot.socks["send"])
         self._parent = Parent(
@@ -111,6 +112,8 @@ class Remote:
 
     def _lose_send(self, _reason: str) -> None:
         self._courier.abort()
+        if self._serves_suspects:
+            self._loop.stop()  # it was made for this send's suspects
 
     def _take_peer(self, role: str, sock: socket.socket) -> None:
         if role != "send":

@@ -429,6 +429,13 @@ def test_lost_start_ends_the_process_in_the_middle_of_everything() -> None:
         process.send.close()
 
 
+def test_process_for_suspects_ends_with_the_send_that_asked_for_it() -> None:
+    process = RemoteProcess(role="isolated")
+    process.send.close()
+    assert reap(process.pid) == 0
+    process.start.close()
+
+
 def test_new_controls_hold_for_new_sessions() -> None:
     with running() as process, Peer(PIPELINED) as one, Peer(PIPELINED) as two:
         process.reload({"me": b"other.example\n", "timeoutremote": b"7\n"})
