@@ -35,6 +35,7 @@ DEFERRAL: Outcome = (Letter.DEFERRAL, b"later\n", Cause.NORMAL)
 FAILURE: Outcome = (Letter.FAILURE, b"never\n", Cause.NORMAL)
 UNREACHABLE: Outcome = (Letter.DEFERRAL, b"no host\n", Cause.UNREACHABLE)
 CRASHED: Outcome = (Letter.DEFERRAL, b"lost\n", Cause.CRASHED)
+CHILD_LOST: Outcome = (Letter.DEFERRAL, b"lost\n", Cause.CHILD_LOST)
 
 NOW = 1_000_000_000
 WEEK = 604800

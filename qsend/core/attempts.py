@@ -7,6 +7,7 @@ the manager's business.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import assert_never
 
 from qsend.core.destinations import Destination, Destinations, Entry
 from qsend.core.message import Attempt, Delivery, Job, Message, StartDelivery
@@ -19,6 +20,8 @@ CROWD_DESTINATION = 1000
 """Waiting recipients that make a destination one where mail can only wait."""
 EXPIRY_S = 60.0
 """How often the waiting mail of ill destinations is checked for its lifetime."""
+CRASHES_HELD = 2
+"""Crashes that hold a message: the first may have been another message's."""
 VERP_TAIL = b"-@[]"
 
 
@@ -36,7 +39,8 @@ class Attempts:
         self.running = dict.fromkeys(Channel, 0)
         self.deliveries: dict[DelId, Delivery] = {}
         self.held: set[bytes] = set()
-        self.suspects: set[MessId] = set()
+        # To the number of crashes; 0 if only a user's own child was lost.
+        self.suspects: dict[MessId, int] = {}
         self._messages = messages
         self._spread = spread
         self._delid = 0
@@ -162,15 +166,24 @@ class Attempts:
     def suspect(self, messid: MessId, cause: Cause) -> bool:
         """Note whether a delivery crashed; True when it did so for a second time.
 
-        A suspect is attempted alone; the second crash holds the message.
+        A suspect is attempted alone; the second crash holds the message. The loss
+        of a user's own child does not count: he can kill it as often as he likes.
         """
-        if cause is not Cause.CRASHED:
-            self.suspects.discard(messid)
+        match cause:
+            case Cause.NORMAL | Cause.UNREACHABLE:
+                self.suspects.pop(messid, None)
+                return False
+            case Cause.CHILD_LOST:
+                self.suspects.setdefault(messid, 0)
+                return False
+            case Cause.CRASHED:
+                crashes = self.suspects.get(messid, 0) + 1
+            case _:
+                assert_never(cause)
+        if crashes < CRASHES_HELD:
+            self.suspects[messid] = crashes
             return False
-        if messid not in self.suspects:
-            self.suspects.add(messid)
-            return False
-        self.suspects.discard(messid)
+        del self.suspects[messid]
         self.held.add(b"mess:%d" % messid)
         return True
 

@@ -193,7 +193,7 @@ class Manager(Lifecycle):
         elif plan.purpose is Purpose.END:
             del self.messages[plan.messid]
             self.last_reports.forget(plan.messid)
-            self.attempts.suspects.discard(plan.messid)
+            self.attempts.suspects.pop(plan.messid, None)
             if b"mess:%d" % plan.messid in self.attempts.held:
                 self.attempts.held.discard(b"mess:%d" % plan.messid)
                 self._actions.append(SaveHolds())

@@ -49,6 +49,10 @@ class Cause(IntEnum):
     """No host of the destination could be connected: the destination is ill."""
     CRASHED = 2
     """The delivery child died: its messages are suspects."""
+    CHILD_LOST = 3
+    """The recipient's own local child died: the next attempt is made alone. It may
+    have been killed by that user's programs, so it says nothing of the message,
+    in which other recipients have a share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -265,7 +265,7 @@ class LocalChildren:
             if process.code == EXIT_NOT_DROPPED:
                 self._say(delid, spawncheck.INTERNAL, Cause.NORMAL)
             else:
-                self._say(delid, spawncheck.CRASHED, Cause.CRASHED)
+                self._say(delid, spawncheck.CRASHED, Cause.CHILD_LOST)
 
     def _say(self, delid: DelId, answer: spawncheck.Answer, cause: Cause) -> None:
         letter, text = answer

@@ -207,7 +207,7 @@ def test_child_killed_in_mid_delivery_defers_what_it_had(open_tmp: Path) -> None
         reports = [running.report() for _ in had]
         assert {report.delid for report in reports} == had
         for report in reports:
-            assert (report.letter, report.cause) == (Letter.DEFERRAL, Cause.CRASHED)
+            assert (report.letter, report.cause) == (Letter.DEFERRAL, Cause.CHILD_LOST)
             assert b"crashed" in report.text
         assert running.facts("ann")["pid"] != victim
         running.command("bob-release@h")
@@ -225,13 +225,13 @@ def test_child_that_misbehaves_is_killed_and_its_work_deferred(
         bad = running.command(f"ann-bad={how}@h")
         reports = {report.delid: report for report in _reports(running, 2)}
         assert reports.keys() == {held, bad}
-        assert reports[held].cause is Cause.CRASHED
+        assert reports[held].cause is Cause.CHILD_LOST
         if how == "twice":
             assert reports[bad].text == b"one"
         else:
             assert (reports[bad].letter, reports[bad].cause) == (
                 Letter.DEFERRAL,
-                Cause.CRASHED,
+                Cause.CHILD_LOST,
             )
         wait_gone(pid)
         assert running.facts("ann")["pid"] != pid
@@ -247,7 +247,7 @@ def test_report_for_anothers_delivery_is_refused(open_tmp: Path) -> None:
         bobs = running.command("bob-hang@h")
         forger = running.command("ann-bad=forge=1@h")
         report = running.report()
-        assert (report.delid, report.cause) == (forger, Cause.CRASHED)
+        assert (report.delid, report.cause) == (forger, Cause.CHILD_LOST)
         running.command("bob-release@h")
         released = running.report()
         assert (released.delid, released.text) == (bobs, b"released")
@@ -269,7 +269,7 @@ def test_last_words_of_a_dying_child_count(open_tmp: Path) -> None:
         dying = running.command("ann-bad=last-words@h")
         first, second = running.report(), running.report()
         assert (first.delid, first.text) == (dying, b"last words")
-        assert (second.delid, second.cause) == (held, Cause.CRASHED)
+        assert (second.delid, second.cause) == (held, Cause.CHILD_LOST)
 
 
 def test_deliveries_of_one_home_are_limited_others_are_not(open_tmp: Path) -> None:

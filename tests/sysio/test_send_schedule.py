@@ -16,6 +16,7 @@ from qsend.core.message import Phase
 from qsend.core.model import Channel, MessId
 from tests.fakes import FakeQueue
 from tests.sim import (
+    CHILD_LOST,
     CRASHED,
     DEFERRAL,
     FAILURE,
@@ -323,6 +324,46 @@ def test_message_that_crashes_its_child_twice_is_held_and_others_go_on() -> None
     assert script.tried.count(b"bad@x") == 2
     assert not sim.bounced
     assert [event.recip for event in sim.delivered] == [b"good@x"]
+
+
+def test_user_who_kills_his_own_child_holds_up_nobody_elses_mail() -> None:
+    queue, _ = queue_of(envelope(b"killer@here", b"slow@x"))
+    script = Script()
+    script.by_recip[b"killer@here"] = CHILD_LOST
+    script.by_recip[b"slow@x"] = DEFERRAL
+    sim = Sim(queue, script)
+    for _ in range(4):
+        sim.run()
+        sim.clocks.wall += 4000
+    killers = [each for each in sim.started if each.channel is Channel.LOCAL]
+    assert len(killers) == 4
+    assert not sim.manager.attempts.held
+    script.by_recip[b"slow@x"] = SUCCESS
+    sim.clocks.wall += 40000
+    sim.run()
+    assert [event.recip for event in sim.delivered] == [b"slow@x"]
+    sim.clocks.wall += WEEK
+    sim.run()
+    assert len(sim.bounced) == 1
+
+
+def test_message_that_lost_its_child_is_tried_alone() -> None:
+    queue, _ = queue_of(envelope(b"a@here"))
+    sim = Sim(queue, Script(CHILD_LOST))
+    for _ in range(3):
+        sim.run()
+        sim.clocks.wall += 4000
+    assert [start.alone for start in sim.started] == [False, True, True]
+
+
+def test_loss_of_a_child_is_no_first_crash() -> None:
+    queue, _ = queue_of(envelope(b"killer@here", b"a@x"))
+    script = Script()
+    script.by_recip[b"killer@here"] = CHILD_LOST
+    script.by_recip[b"a@x"] = CRASHED
+    sim = Sim(queue, script)
+    sim.run()
+    assert not sim.manager.attempts.held
 
 
 def test_suspect_that_succeeds_alone_is_no_suspect_any_more() -> None:
