@@ -1,10 +1,11 @@
 """start: the root of the tree; does nothing clever.
 
-uid root, gid root, no other group. Locks and checks the queue, reads the controls, makes the sockets,
-forks every child and keeps them all alive; tells send of signals and all of new
-controls. Reads no bytes of outsiders, speaks no SQL and no DNS. Descriptors at
-entry: 1 is the log. Exit codes: 0 after a stop, 100 when the configuration is
-wrong, 111 when the queue cannot be used or a child cannot be started.
+uid root, gid root, no other group. Locks and checks the queue, reads the
+controls, makes the sockets, forks every child and keeps them all alive; tells
+send of signals and all of new controls. Reads no bytes of outsiders, speaks no
+SQL and no DNS. Descriptors at entry: 1 is the log. Exit codes: 0 after a stop,
+100 when the configuration is wrong, 111 when the queue cannot be used or a child
+cannot be started.
 Source: docs/ARCHITECTURE.md; qmail-start.c.
 """
 
