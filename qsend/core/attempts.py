@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
-from qsend.core.destinations import Destination, Destinations, Entry
+from qsend.core.destinations import Destination, Destinations, Entry, spare_slots
 from qsend.core.message import Attempt, Delivery, Job, Message, StartDelivery
 from qsend.core.model import Cause, Channel, DelId, MessId
 from qsend.core.retry import is_dying
@@ -68,8 +68,9 @@ class Attempts:
         starts: list[StartDelivery] = []
         passed: list[tuple[Message, Job]] = []
         destinations = self.waiting[channel]
-        while self.running[channel] < limit:
-            destination = destinations.next_ready(now_mono)
+        spare = spare_slots(limit) if channel is Channel.REMOTE else 0
+        while (free := limit - self.running[channel]) > 0:
+            destination = destinations.next_ready(now_mono, only_spare=free <= spare)
             if destination is None:
                 break
             message = self._messages[destination.waiting[0][0]]

@@ -1,14 +1,15 @@
 """Who waits for what: one FIFO per destination, served in turn.
 
 A destination has its own limit and its own health. Free slots go round the
-destinations that may use them, so that neither a huge list nor a dead host can
-starve the rest. An entry that waits costs one small tuple and no attention.
+destinations that may use them, and the last free ones only to destinations that
+have none, so that neither a huge list nor a host that hangs can starve the rest.
+An entry that waits costs one small tuple and no attention.
 Source: docs/ARCHITECTURE.md "Scheduling"; health: qmail tcpto.c, without its table.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -22,6 +23,11 @@ ILL_UNIT_S = 64
 ILL_UNITS = 60
 ILL_SPREAD = 32
 """It waits (ILL_UNITS + 0..ILL_SPREAD-1) * ILL_UNIT_S: 64 to 97 minutes."""
+
+SPARE_PART = 4
+"""One slot in so many is spare: only for destinations that run nothing yet."""
+SPARE_MAX = 100
+"""Most spare slots; so many destinations at once get their first attempt."""
 
 Entry = tuple[MessId, int]
 """(messid, offset of the recipient's record in the channel file)."""
@@ -57,6 +63,11 @@ class Destination:
         return self.running < (1 if self.failures else self.limit)
 
 
+def spare_slots(slots: int) -> int:
+    """How many of a channel's slots no destination gets as its second."""
+    return min(SPARE_MAX, max(slots // SPARE_PART, int(slots > 1)))
+
+
 class Destinations:
     """The destinations of one channel, and the turn order among them."""
 
@@ -65,6 +76,7 @@ class Destinations:
         self._limit_of = limit_of
         self._by_key: dict[bytes, Destination] = {}
         self._ring: deque[Destination] = deque()
+        self._second: OrderedDict[bytes, Destination] = OrderedDict()
         self._held: set[bytes] = set()
         self.waiting = 0
 
@@ -87,19 +99,33 @@ class Destinations:
         self._to_ring(destination)
         return destination
 
-    def next_ready(self, now_mono: float) -> Destination | None:
+    def next_ready(
+        self, now_mono: float, *, only_spare: bool = False
+    ) -> Destination | None:
         """The destination whose turn it is, or None when none may start.
 
         The caller takes entries from it with `take` and calls again.
+
+        Args:
+            only_spare: no more than the spare slots are free.
         """
-        ring = self._ring
-        while ring:
-            destination = ring.popleft()
-            if destination.may_start(now_mono):
-                ring.append(destination)
+        while (destination := self._pop(only_spare=only_spare)) is not None:
+            if not destination.may_start(now_mono):
+                # It comes back by put, release, wake or hold.
+                destination.in_ring = False
+            elif only_spare and destination.running:
+                # It comes back when it runs nothing, or more slots are free.
+                self._second[destination.key] = destination
+            else:
+                self._ring.append(destination)
                 return destination
-            # Not ready: it comes back by put, release, wake or hold.
-            destination.in_ring = False
+        return None
+
+    def _pop(self, *, only_spare: bool) -> Destination | None:
+        if self._ring:
+            return self._ring.popleft()
+        if self._second and not only_spare:
+            return self._second.popitem(last=False)[1]
         return None
 
     def take(self, destination: Destination, most: int) -> list[Entry]:
@@ -119,6 +145,8 @@ class Destinations:
     def release(self, destination: Destination) -> None:
         """One delivery of this destination ended."""
         destination.running -= 1
+        if not destination.running and destination.key in self._second:
+            self._ring.append(self._second.pop(destination.key))
         self._settle(destination)
 
     def reached(self, destination: Destination) -> None:
@@ -188,7 +216,9 @@ class Destinations:
                 now_mono < destination.failed_mono + 2 * ILL_UNITS * ILL_UNIT_S
             )
             if not destination.waiting and not destination.running and not remembered:
-                if destination.in_ring:
+                if key in self._second:
+                    del self._second[key]
+                elif destination.in_ring:
                     self._ring.remove(destination)
                 del self._by_key[key]
 

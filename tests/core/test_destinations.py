@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from qsend.core.destinations import RECOUNT_S, Destinations
+import pytest
+
+from qsend.core.destinations import RECOUNT_S, Destinations, spare_slots
 from qsend.core.model import MessId
 
 
@@ -128,3 +130,56 @@ def test_sifted_entries_keep_the_count() -> None:
     destinations.sift(x, [entry for entry in x.waiting if entry[0] != 2])
     assert destinations.waiting == 2
     assert [messid for messid, _ in x.waiting] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("slots", "spare"),
+    [(0, 0), (1, 0), (2, 1), (3, 1), (7, 1), (8, 2), (20, 5), (400, 100), (2000, 100)],
+)
+def test_part_of_the_slots_is_spare(slots: int, spare: int) -> None:
+    assert spare_slots(slots) == spare
+
+
+def spare_starts(destinations: Destinations, count: int) -> list[bytes]:
+    """As `starts`, while no more than the spare slots are free."""
+    keys = []
+    for _ in range(count):
+        ready = destinations.next_ready(0.0, only_spare=True)
+        if ready is None:
+            break
+        destinations.take(ready, 1)
+        keys.append(ready.key)
+    return keys
+
+
+def test_spare_slots_go_only_to_destinations_that_run_nothing() -> None:
+    destinations = make(limit=10)
+    put(destinations, b"big", *range(1, 9))
+    assert starts(destinations, 3) == [b"big"] * 3
+    put(destinations, b"new", 20, 21)
+    put(destinations, b"newer", 30)
+    assert spare_starts(destinations, 5) == [b"new", b"newer"]
+    new = destinations.get(b"new")
+    assert new is not None
+    destinations.release(new)
+    assert spare_starts(destinations, 5) == [b"new"]
+    # More is free again: those that had to wait go on in turn.
+    destinations.release(new)
+    put(destinations, b"new", 22, 23)
+    assert starts(destinations, 4) == [b"new", b"new", b"big", b"big"]
+
+
+def test_destination_that_waits_for_more_than_a_spare_slot_can_be_forgotten() -> None:
+    destinations = make(limit=10)
+    put(destinations, b"big", 1, 2)
+    assert starts(destinations, 1) == [b"big"]
+    assert spare_starts(destinations, 1) == []
+    big = destinations.get(b"big")
+    assert big is not None
+    destinations.sift(big, [])
+    destinations.release(big)
+    destinations.forget_idle(0.0)
+    assert destinations.get(b"big") is None
+    assert starts(destinations, 1) == []
+    put(destinations, b"big", 3)
+    assert spare_starts(destinations, 2) == [b"big"]

@@ -159,7 +159,7 @@ def test_first_attempts_are_bounded_and_the_rest_waits_in_todo(
 
 
 def test_message_that_waits_for_a_slot_is_written_down() -> None:
-    queue, messids = queue_of(*(envelope(b"a@x") for _ in range(25)))
+    queue, messids = queue_of(*(envelope(b"a@x%d" % n) for n in range(25)))
     sim = Sim(queue, Script())
     sim.hold_reports = True
     sim.step()
