@@ -16,6 +16,7 @@ from typing import Protocol
 
 from qsend.core.model import Cause, Letter
 from qsend.core.smtpaddress import is_sendable, unsendable_answer
+from qsend.core.smtptable import State
 from qsend.core.smtptypes import Answer, Envelope, Outcome
 from qsend.sysio.smtpcontent import Content
 from qsend.sysio.smtpsession import Session, SessionFailed, Settings, Sweeper
@@ -129,6 +130,8 @@ async def _greet(
     except OSError as exc:  # reset before the transport could be made
         sock.close()
         raise SessionFailed(_NO_CONNECTION) from exc
+    if session.state is not State.IDLE:  # it took our name and left in one breath
+        raise SessionFailed(_NO_CONNECTION)
     return session
 
 
