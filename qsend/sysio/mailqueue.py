@@ -5,7 +5,9 @@ Source: qmail.c ("qmail_open" family); qmail-queue(8); docs/ARCHITECTURE.md.
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 
 from qsend.core.errors import (
@@ -19,9 +21,17 @@ from qsend.formats.frames import PACKET_MAX, frame, split
 from qsend.formats.injection import CHUNK_MAX, HANDOVER
 from qsend.formats.queueexit import explain
 from qsend.formats.todo import render_wire
-from qsend.sysio.queueclient import CONNECT_S, QueueClient, QueueStopped, connect
+from qsend.sysio.queueclient import (
+    CONNECT_S,
+    QueueClient,
+    QueueStopped,
+    connect,
+    socket_path,
+)
 from qsend.sysio.queueprogram import run_program
 
+_PROBE_S = 1.0
+"""A listener whose backlog stays full for so long is there all the same."""
 _HANDOVER_S = 10.0
 """enqueue answers at once; silence means that it is not one of ours."""
 
@@ -39,8 +49,9 @@ def inject(
 
     $QMAILQUEUE in `environ` names a program to be run instead (started in
     `home`, with `environ`; qp is its pid). Otherwise the enqueue process of
-    `home` is asked, for up to `connect_s` seconds if it is not there; without
-    it root and the queue's owner write the queue themselves.
+    `home` is asked. If nobody listens, a setuid bin/qmail-queue, which is qmail's
+    own and not ours, is run the same way; root and the queue's owner write the
+    queue themselves; anybody else waits up to `connect_s` seconds for enqueue.
 
     Args:
         chunks: the message in pieces of any size; its exceptions pass through
@@ -53,7 +64,7 @@ def inject(
         envelope = render_wire(sender, recips)
     except LocalProtocolError as exc:
         raise PermFail("an envelope address holds a NUL byte (#5.1.3)") from exc
-    program = environ.get("QMAILQUEUE")
+    program = environ.get("QMAILQUEUE") or _classic_program(home)
     if program:
         outcome = run_program(program, home, chunks, envelope, environ)
         _check(outcome.code, outcome.custom)
@@ -69,6 +80,30 @@ def inject(
             code = exc.code
     _check(code)
     raise TempFail("trouble queueing the message (#4.3.0)")
+
+
+def _classic_program(home: str) -> str | None:
+    """qmail's own qmail-queue, where its qmail-send works the queue; or None.
+
+    A classic qmail-send has no enqueue process, and delivers by our qmail-local
+    or has mail from our qmail-inject only if these use what it came with.
+    """
+    path = f"{home}/bin/qmail-queue"
+    try:
+        is_ours = not os.stat(path).st_mode & stat.S_ISUID
+    except OSError:
+        return None
+    return None if is_ours or _is_served(home) else path
+
+
+def _is_served(home: str) -> bool:
+    try:
+        connect(socket_path(home), _PROBE_S).close()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError:
+        pass  # its client says what is wrong
+    return True
 
 
 def _check(code: int, custom: bytes = b"") -> None:

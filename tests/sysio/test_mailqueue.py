@@ -68,6 +68,46 @@ def test_inject_long_message_and_envelope_arrive_whole(served: EnqueueHome) -> N
     assert envelope.split(b"\0")[3:-1] == [b"T" + recip for recip in recips]
 
 
+def classic_queue(home: Path, mode: int) -> None:
+    """A bin/qmail-queue that keeps the message it is given."""
+    (home / "bin").mkdir()
+    program = home / "bin/qmail-queue"
+    program.write_text("#!/bin/sh\ncat >taken; cat <&1 >>taken\n")
+    program.chmod(mode)
+
+
+def test_inject_runs_a_setuid_qmail_queue_when_nobody_listens(unserved: Path) -> None:
+    classic_queue(unserved, 0o4755)
+    mailqueue.inject(str(unserved), MESSAGE, b"a@b", [b"c@d"], {})
+    want = b"".join(MESSAGE) + b"Fa@b\0Tc@d\0\0"
+    assert (unserved / "taken").read_bytes() == want
+    assert queue_files(unserved / "queue") == EMPTY
+
+
+def test_inject_after_a_lost_listener_runs_a_setuid_qmail_queue(
+    unserved: Path,
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left:
+        left.bind(str(unserved / "run/enqueue.sock"))
+    classic_queue(unserved, 0o4755)
+    mailqueue.inject(str(unserved), MESSAGE, b"a@b", [b"c@d"], {})
+    assert (unserved / "taken").exists()
+
+
+def test_inject_runs_no_qmail_queue_of_ours(unserved: Path) -> None:
+    classic_queue(unserved, 0o755)
+    mailqueue.inject(str(unserved), MESSAGE, b"a@b", [b"c@d"], {})
+    assert not (unserved / "taken").exists()
+    assert stored(unserved / "queue")[0] == b"".join(MESSAGE)
+
+
+def test_inject_prefers_enqueue_to_a_setuid_qmail_queue(served: EnqueueHome) -> None:
+    classic_queue(served.home, 0o4755)
+    mailqueue.inject(str(served.home), MESSAGE, b"a@b", [b"c@d"], {})
+    assert not (served.home / "taken").exists()
+    assert stored(served.queue)[0] == b"".join(MESSAGE)
+
+
 @pytest.mark.parametrize(
     ("sender", "recip", "error", "status"),
     [
