@@ -14,7 +14,7 @@ from qsend.cli.parser import EXIT_NO, EXIT_USAGE, Parser, complain, home_of
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.model import Accounts
 from qsend.formats.control import KNOWN, parse_controls
-from qsend.sysio import homecheck, queuemaker, sandbox
+from qsend.sysio import homecheck, queuemaker
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.controldir import read_controls
 
@@ -28,9 +28,10 @@ _ELSEWHERE = frozenset(
 
 _TEACHING = """\
 Looks at the control files (every line), the accounts, the queue directory and the
-messages in it, owners and modes, and whether each program can read the controls
-that it needs. Changes nothing; safe while the system runs. Prints one line for
-each thing found, as FILE:LINE: what was found and what was expected. Notes are no
+messages in it, owners and modes, programs that are setuid, and whether each
+program can read the controls that it needs. Changes nothing; safe while the system
+runs. Prints one line for each thing found, as FILE:LINE: what was found and what
+was expected; then which sandbox the kernel has for which process. Notes are no
 faults. Exit code 0 when nothing is wrong, 1 otherwise.
 
 `qsend setup` mends owners, modes, and what is missing."""
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         complain(argv[0], f"{home} is not yours; only root can check it")
         return EXIT_USAGE
     faults, notes = inspect(home, single_user=single_user)
-    active = sandbox.features()
+    active = homecheck.active_sandboxes(home)
     if args.json:
         sys.stdout.write(_as_json(home, faults, notes, active))
     else:
@@ -56,17 +57,32 @@ def main(argv: Sequence[str]) -> int:
             sys.stdout.write(f"{fault}\n")
         for note in notes:
             sys.stdout.write(f"note: {note}\n")
-        sys.stdout.write(f"sandbox: {' '.join(active) or 'this kernel has none'}\n")
+        for line in _sandbox_lines(active):
+            sys.stdout.write(f"sandbox: {line}\n")
         if not faults:
             sys.stdout.write(f"{home}: all is well\n")
     return EXIT_NO if faults else 0
+
+
+def _sandbox_lines(active: Mapping[str, Sequence[str]]) -> list[str]:
+    """Roles that have the same share a line."""
+    roles: dict[str, list[str]] = {}
+    for role, features in active.items():
+        roles.setdefault(" ".join(features), []).append(role)
+    return [
+        *(
+            f"{' '.join(those)}: {features or 'this kernel has none'}"
+            for features, those in roles.items()
+        ),
+        "start lspawn local: none, because users' programs would inherit it",
+    ]
 
 
 def _as_json(
     home: str,
     faults: Sequence[ConfigFault],
     notes: Sequence[str],
-    active: Sequence[str],
+    active: Mapping[str, Sequence[str]],
 ) -> str:
     told = {
         "home": home,
@@ -75,7 +91,7 @@ def _as_json(
             for fault in faults
         ],
         "notes": list(notes),
-        "sandbox": list(active),
+        "sandbox": {role: list(features) for role, features in active.items()},
     }
     return f"{json.dumps(told)}\n"
 
@@ -99,6 +115,7 @@ def inspect(home: str, *, single_user: bool) -> tuple[list[ConfigFault], list[st
     faults += homecheck.directory_faults(home, accounts)
     faults += homecheck.control_faults(home, accounts.root)
     faults += homecheck.alias_faults(home)
+    faults += homecheck.privileged_faults(home)
     if not single_user:
         faults += homecheck.reading_faults(home, accounts)
     faults += _queue_faults(home, accounts)
@@ -137,7 +154,7 @@ def _queue_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:
     if os.statvfs(queue).f_flag & os.ST_RDONLY:
         yield ConfigFault(file="queue", line=0, problem="on a read-only file system")
     try:
-        yield from queuemaker.verify_messages(home)
+        yield from queuemaker.verify_messages(home, accounts)
     except OSError as exc:
         if not faults:
             yield ConfigFault(

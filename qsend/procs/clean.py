@@ -101,7 +101,7 @@ def main(boot: Boot) -> int:
     setproctitle.setproctitle("qmail-clean: qsend")
     drop(boot.accounts.qmailq)
     harden()
-    sandbox.apply("clean", boot.queue)
+    sandbox.apply("clean", boot.home)
     try:
         cleaner = Cleaner(boot.queue, boot.controls.durability)
     except OSError as exc:

@@ -56,7 +56,7 @@ def main(boot: Boot) -> int:
         signal.signal(signum, signal.SIG_IGN)
     drop(boot.accounts.qmailq)
     harden()
-    sandbox.apply("enqueue", boot.queue)
+    sandbox.apply("enqueue", boot.home)
     enqueue = Enqueue(boot, Limits.for_descriptors(most))
     try:
         enqueue.run()

@@ -63,7 +63,7 @@ def main(boot: Boot) -> int:
     try:
         privilege.drop(boot.accounts.qmails)
         privilege.harden()
-        sandbox.apply("send", boot.queue, f"{boot.home}/run/send")
+        sandbox.apply("send", boot.home)
         return Send(boot, log).run()
     except Fatal as exc:
         log.alert(str(exc))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from qsend.core.errors import ConfigFault
 from qsend.core.model import Account, Accounts
+from qsend.sysio import sandbox
 from qsend.sysio.fork import fork_child
 from qsend.sysio.homemaker import ALIASES, directories
 from qsend.sysio.privilege import drop
@@ -32,6 +33,8 @@ SECRET = ("sqlserver",)
 """Controls that nobody but root may read."""
 
 _NOBODY = 65534
+_FILE_DIRS = ("alias", "bin", "control", "run", "users")
+"""Where the home has files; the queue is looked through by queuemaker."""
 
 
 def directory_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:
@@ -59,7 +62,10 @@ def directory_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:
 def control_faults(home: str, owner: Account) -> Iterator[ConfigFault]:
     """Control files that somebody other than root may change, or read secrets of."""
     for name in _names(f"{home}/control"):
-        found = os.stat(f"{home}/control/{name}")
+        try:
+            found = os.stat(f"{home}/control/{name}")
+        except FileNotFoundError:
+            continue  # removed meanwhile
         if found.st_uid not in (0, owner.uid):
             yield _fault(
                 f"control/{name}", f"expected owner {owner.uid}, found {found.st_uid}"
@@ -75,6 +81,59 @@ def alias_faults(home: str) -> Iterator[ConfigFault]:
     for name in ALIASES:
         if not os.path.lexists(f"{home}/alias/.qmail-{name}"):
             yield _fault(f"alias/.qmail-{name}", f"missing: mail for {name} bounces")
+
+
+def privileged_faults(home: str) -> Iterator[ConfigFault]:
+    """Files that run with more than their caller's privilege, and code that anybody
+    may change: in the home, and where this code lies.
+    """
+    for directory in _FILE_DIRS:
+        for name in _listed(f"{home}/{directory}"):
+            shown = f"{directory}/{name}"
+            yield from _setuid(f"{home}/{shown}", shown)
+            if directory == "bin":
+                yield from _changeable(f"{home}/{shown}", shown)
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for directory, _, names in os.walk(package):
+        yield from _changeable(directory, directory)
+        for path in (f"{directory}/{name}" for name in names):
+            yield from _setuid(path, path)
+            yield from _changeable(path, path)
+
+
+def _setuid(path: str, shown: str) -> Iterator[ConfigFault]:
+    mode = _mode(path)
+    if stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
+        yield _fault(shown, "is setuid or setgid; nothing of qsend's is")
+
+
+def _changeable(path: str, shown: str) -> Iterator[ConfigFault]:
+    mode = _mode(path)
+    if mode & stat.S_IWOTH and not stat.S_ISLNK(mode):
+        yield _fault(shown, "anybody may change this program")
+
+
+def _mode(path: str) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return 0  # removed meanwhile
+
+
+def active_sandboxes(home: str) -> Mapping[str, Sequence[str]]:
+    """Kind of process to what confines it on this machine, as tried in a child.
+
+    Raises: TempFail when no child can be had.
+    """
+    return {role: _active(role, home) for role in sandbox.CONFINED}
+
+
+def _active(role: str, home: str) -> Sequence[str]:
+    def apply(write: int) -> int:
+        os.write(write, " ".join(sandbox.apply(role, home)).encode())
+        return 0
+
+    return _ask_child(apply).decode().split()
 
 
 def reading_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:
@@ -102,16 +161,22 @@ def unreadable(paths: Sequence[str], account: Account) -> Mapping[str, str]:
 
     Raises: TempFail when no child can be had.
     """
-    read, write = os.pipe2(os.O_CLOEXEC)
-    try:
-        pid = fork_child(lambda: _try(paths, account, write), (write,), "check")
-    finally:
-        os.close(write)
-    with open(read, "rb") as pipe:
-        answer = pipe.read()
-    os.waitpid(pid, 0)
+    answer = _ask_child(lambda write: _try(paths, account, write))
     found = json.loads(answer or b"{}")
     return {path: str(found[path]) for path in paths if path in found}
+
+
+def _ask_child(answer: Callable[[int], int]) -> bytes:
+    """All that a child writes to the descriptor that `answer` gets in it."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    with open(read, "rb") as pipe:
+        try:
+            pid = fork_child(lambda: answer(write), (write,), "check")
+        finally:
+            os.close(write)
+        told = pipe.read()
+    os.waitpid(pid, 0)
+    return told
 
 
 def _try(paths: Iterable[str], account: Account, write: int) -> int:
@@ -129,13 +194,20 @@ def _try(paths: Iterable[str], account: Account, write: int) -> int:
 
 
 def _names(directory: str) -> list[str]:
-    """The names of regular files, or what is meant as such."""
+    """The names of regular files that are meant to be read."""
     try:
         return sorted(
             entry.name
             for entry in os.scandir(directory)
             if entry.is_file() and entry.name[0] != "." and entry.name[-1] != "~"
         )
+    except OSError:
+        return []  # told by those who look at the directory itself
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
     except OSError:
         return []  # told by those who look at the directory itself
 

@@ -15,7 +15,7 @@ from typing import assert_never
 
 from qsend.core.errors import ConfigFault, Fatal
 from qsend.core.model import SPLIT, Account, Accounts
-from qsend.formats.layout import ENTRIES, Entry, Kind, Role
+from qsend.formats.layout import ENTRIES, QUEUE_FILES, Entry, Kind, Role
 from qsend.formats.paths import SPLIT_DIRS, parse_messid
 
 _TYPES = {Kind.DIR: stat.S_IFDIR, Kind.FILE: stat.S_IFREG, Kind.FIFO: stat.S_IFIFO}
@@ -168,50 +168,59 @@ def _device(home: str, name: str) -> int:
     return os.stat(os.path.join(home, "queue", name)).st_dev
 
 
-def verify_messages(home: str) -> list[ConfigFault]:
+def verify_messages(home: str, accounts: Accounts) -> list[ConfigFault]:
     """What is wrong with the files in the queue, at most FAULTS_MAX of them.
 
-    Foreign names, files in the wrong subdirectory, and messages whose number is
-    not their inode (a queue restored from a copy): qmail never reports these.
+    Foreign names, files in the wrong subdirectory, of the wrong owner or type, or
+    that run with privilege, and messages whose number is not their inode (a queue
+    restored from a copy): qmail never reports these.
     Safe on a live queue. Raises: OSError when a directory cannot be read.
     """
     faults: list[ConfigFault] = []
-    for fault in _message_faults(home):
+    for fault in _message_faults(home, accounts):
         faults.append(fault)
         if len(faults) == FAULTS_MAX:
             break
     return faults
 
 
-def _message_faults(home: str) -> Iterator[ConfigFault]:
+def _message_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:
+    owners = {
+        file.path.partition("/")[0]: owner_of(file.owner, accounts).uid
+        for file in QUEUE_FILES
+    }
     for name in ("intd", "todo", "bounce"):
         for found in _names(home, name):
-            if parse_messid(found) is None:
-                yield _fault(f"{name}/{found}", "expected a message number")
+            yield from _file_faults(home, f"{name}/{found}", owners[name])
     for name in SPLIT_DIRS:
         for part in range(SPLIT):
-            yield from _part_faults(home, name, part)
+            for found in _names(home, f"{name}/{part}"):
+                messid = parse_messid(found)
+                path = f"{name}/{part}/{found}"
+                if messid is not None and messid % SPLIT != part:
+                    yield _fault(path, f"expected in {name}/{messid % SPLIT}")
+                else:
+                    yield from _file_faults(home, path, owners[name])
 
 
-def _part_faults(home: str, name: str, part: int) -> Iterator[ConfigFault]:
-    for found in _names(home, f"{name}/{part}"):
-        path = f"{name}/{part}/{found}"
-        messid = parse_messid(found)
-        if messid is None:
-            yield _fault(path, "expected a message number")
-        elif messid % SPLIT != part:
-            yield _fault(path, f"expected in {name}/{messid % SPLIT}")
-        elif name == "mess":
-            inode = _inode(os.path.join(home, "queue", path))
-            if inode not in (None, messid):
-                yield _fault(path, f"expected the inode number, which is {inode}")
-
-
-def _inode(path: str) -> int | None:
+def _file_faults(home: str, path: str, owner: int) -> Iterator[ConfigFault]:
+    messid = parse_messid(os.path.basename(path))
+    if messid is None:
+        yield _fault(path, "expected a message number")
+        return
     try:
-        return os.lstat(path).st_ino
+        found = os.lstat(os.path.join(home, "queue", path))
     except FileNotFoundError:
-        return None  # delivered meanwhile
+        return  # delivered meanwhile
+    if not stat.S_ISREG(found.st_mode):
+        yield _fault(path, "expected a file, found something else")
+        return
+    if path.startswith("mess/") and found.st_ino != messid:
+        yield _fault(path, f"expected the inode number, which is {found.st_ino}")
+    if found.st_uid != owner:
+        yield _fault(path, f"expected owner {owner}, found {found.st_uid}")
+    if found.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        yield _fault(path, "is setuid or setgid; nothing of qsend's is")
 
 
 def _names(home: str, name: str) -> list[str]:

@@ -48,13 +48,13 @@ _INTERNET: tuple[int, ...] = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Policy:
-    """What one role needs: sockets; reading anywhere; directories of its own; to
-    see whose child another process is."""
+    """What one role needs: sockets; reading anywhere; directories below the home
+    to write in; to see whose child another process is."""
 
     sockets: tuple[int, ...] = _UNIX
     processes: bool = False
     reads_all: bool = False
-    writes: bool = False
+    writes: tuple[str, ...] = ()
 
 
 _POLICIES = {
@@ -62,9 +62,9 @@ _POLICIES = {
     "remote": _Policy(sockets=_INTERNET),
     # A database and the system's name services may be behind unix sockets.
     "lookup": _Policy(sockets=(*_UNIX, *_INTERNET), reads_all=True),
-    "clean": _Policy(writes=True),
-    "enqueue": _Policy(writes=True, processes=True),
-    "send": _Policy(writes=True),
+    "clean": _Policy(writes=("queue",)),
+    "enqueue": _Policy(writes=("queue",), processes=True),
+    "send": _Policy(writes=("queue", "run/send")),
     # Sees only the control files it was forked with; says what is wrong in them.
     "parser": _Policy(),
 }
@@ -75,13 +75,13 @@ CONFINED: Sequence[str] = tuple(role for role in _POLICIES if role != "parser")
 """The kinds of children that are confined."""
 
 
-def apply(role: str, *directories: str) -> list[str]:
+def apply(role: str, home: str | None = None) -> list[str]:
     """Confine this process to what `role` needs, for good.
 
     Nothing is executed, no other process signalled or traced. remote and parser
     read only resolver files and code, and write nowhere; lookup writes nowhere;
-    clean, enqueue and send touch nothing outside the `directories` that are
-    given, but that enqueue reads /proc (who is a local child).
+    clean, enqueue and send, if `home` is given, touch nothing but the queue in it
+    (send also run/send), but that enqueue reads /proc (who is a local child).
     Returns: what became active: "seccomp", "landlock" or both; empty for a role
     that is not confined.
     """
@@ -90,7 +90,7 @@ def apply(role: str, *directories: str) -> list[str]:
         return []
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     active = []
-    if _landlock(policy, directories):
+    if _landlock(policy, home):
         active.append("landlock")
     if seccomp.install(seccomp.Denials(sockets=policy.sockets)):
         active.append("seccomp")
@@ -98,7 +98,7 @@ def apply(role: str, *directories: str) -> list[str]:
 
 
 def features() -> list[str]:
-    """What `apply` could make active on this machine; proven in a child."""
+    """What `apply` could make active on this machine, as the kernel says."""
     found = []
     if _abi() > 0:
         found.append("landlock")
@@ -127,11 +127,11 @@ def _handled(abi: int) -> int:
     return rights
 
 
-def _landlock(policy: _Policy, directories: Sequence[str]) -> bool:
+def _landlock(policy: _Policy, home: str | None) -> bool:
     abi = _abi()
     if abi < (_WRITING_ABI if policy.writes else 1):
         return False
-    if policy.writes and not directories:
+    if policy.writes and home is None:
         return False
     handled = _handled(abi)
     if policy.reads_all:
@@ -145,8 +145,8 @@ def _landlock(policy: _Policy, directories: Sequence[str]) -> bool:
             _allow(ruleset, _code_directories(), _READ & handled)
             if policy.processes:
                 _allow(ruleset, ["/proc"], _READ & handled)
-        if policy.writes:
-            _allow(ruleset, directories, handled & ~_EXECUTE)
+        own = [f"{home}/{name}" for name in policy.writes]
+        _allow(ruleset, own, handled & ~_EXECUTE)
         return bool(_libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0)
     finally:
         os.close(ruleset)

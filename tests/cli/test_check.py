@@ -12,7 +12,7 @@ import pytest
 from qsend.cli.main import main
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.model import Account, Accounts
-from qsend.sysio import homecheck, homemaker, queuemaker
+from qsend.sysio import homecheck, homemaker, queuemaker, sandbox
 
 QMAIL, NOFILES = 64500, 64501
 ACCOUNTS = Accounts(
@@ -64,14 +64,20 @@ def check(home: Path, capsys: pytest.CaptureFixture[str]) -> Check:
 def test_good_home_has_no_fault(check: Check, home: Path) -> None:
     code, lines = check()
     assert (code, lines[-1]) == (0, f"{home}: all is well")
-    assert lines[0].startswith("sandbox: ")
-    assert len(lines) == 2
+    assert lines[0].startswith("sandbox: remote lookup clean enqueue send: ")
+    assert lines[1].startswith("sandbox: start lspawn local: none")
+    assert len(lines) == 3
 
 
 def number_of_one_message(home: Path) -> str:
     path = home / "queue/mess/0/23"
     path.write_text("")
     return f"queue/mess/0/23: expected the inode number, which is {path.stat().st_ino}"
+
+
+def make(path: Path, mode: int) -> None:
+    path.touch()
+    path.chmod(mode)
 
 
 def plant(change: Callable[[Path], object], want: str) -> object:
@@ -120,6 +126,22 @@ PLANTED = [
         "alias/.qmail-postmaster: missing: mail for postmaster bounces",
     ),
     plant(
+        lambda home: (home / "control").chmod(0o777),
+        "control: expected mode 0755, found 0777",
+    ),
+    plant(
+        lambda home: make(home / "bin/qmail-queue", 0o4711),
+        "bin/qmail-queue: is setuid or setgid; nothing of qsend's is",
+    ),
+    plant(
+        lambda home: make(home / "alias/.qmail-x", 0o2755),
+        "alias/.qmail-x: is setuid or setgid; nothing of qsend's is",
+    ),
+    plant(
+        lambda home: make(home / "bin/sendmail", 0o757),
+        "bin/sendmail: anybody may change this program",
+    ),
+    plant(
         lambda home: (home / "queue/todo").chmod(0o755),
         "queue/todo: expected mode 0750, found 0755",
     ),
@@ -143,7 +165,7 @@ def test_planted_fault_is_found(
     assert code == 1
     assert lines[0] == want
     # Nothing else is blamed but where one thing is wrong in two ways.
-    assert len(lines) <= 3, lines
+    assert len(lines) <= 4, lines
 
 
 def test_message_with_a_wrong_number_is_found(check: Check, home: Path) -> None:
@@ -198,7 +220,7 @@ def test_missing_queue_is_one_line(check: Check, home: Path) -> None:
     (home / "queue").rename(home / "away")
     code, lines = check()
     assert code == 1
-    assert [line for line in lines if "queue" in line] == [
+    assert [line for line in lines if line.startswith("queue")] == [
         "queue: expected a directory: No such file or directory"
     ]
 
@@ -243,7 +265,8 @@ def test_answer_as_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [(each["file"], each["line"]) for each in told["faults"]] == [
         ("control/patrn", 1)
     ]
-    assert isinstance(told["sandbox"], list)
+    assert set(told["sandbox"]) == {"clean", "enqueue", "lookup", "remote", "send"}
+    assert told["sandbox"]["remote"] == sandbox.features()
 
 
 @pytest.mark.root

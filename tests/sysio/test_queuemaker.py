@@ -170,7 +170,7 @@ def test_verify_messages_finds_foreign_misplaced_and_renumbered_files(
     number = good.stat().st_ino
     good.rename(queue / f"mess/{number % 23}/{number}")
     (queue / "mess/1/1").write_bytes(b"")
-    faults = queuemaker.verify_messages(str(tmp_path))
+    faults = queuemaker.verify_messages(str(tmp_path), own_accounts())
     assert [fault.file for fault in faults] == [
         "queue/todo/README",
         "queue/mess/1/1",
@@ -185,5 +185,27 @@ def test_verify_messages_stops_at_its_bound(tmp_path: Path) -> None:
     queuemaker.create(str(tmp_path), own_accounts())
     for number in range(queuemaker.FAULTS_MAX + 5):
         (tmp_path / f"queue/todo/x{number}").write_bytes(b"")
-    faults = queuemaker.verify_messages(str(tmp_path))
+    faults = queuemaker.verify_messages(str(tmp_path), own_accounts())
     assert len(faults) == queuemaker.FAULTS_MAX
+
+
+@pytest.mark.root
+def test_verify_messages_finds_owners_types_and_privileged_files(
+    tmp_path: Path,
+) -> None:
+    queuemaker.create(str(tmp_path), own_accounts())
+    queue = tmp_path / "queue"
+    (queue / "bounce/1").write_bytes(b"")
+    os.chown(queue / "bounce/1", 64999, -1)
+    (queue / "todo/2").mkdir()
+    (queue / "info/3/3").write_bytes(b"")
+    (queue / "info/3/3").chmod(0o4600)
+    (queue / "local/4/4").symlink_to("/etc/passwd")
+    faults = queuemaker.verify_messages(str(tmp_path), own_accounts())
+    own = own_accounts().qmails.uid
+    assert [str(fault) for fault in faults] == [
+        "queue/todo/2: expected a file, found something else",
+        f"queue/bounce/1: expected owner {own}, found 64999",
+        "queue/info/3/3: is setuid or setgid; nothing of qsend's is",
+        "queue/local/4/4: expected a file, found something else",
+    ]

@@ -28,7 +28,7 @@ needs_landlock = pytest.mark.skipif("landlock" not in FEATURES, reason="no landl
 
 
 def confined(
-    role: str, probe: Callable[[], object], *directories: Path, uid: int = UID
+    role: str, probe: Callable[[], object], home: Path | None = None, uid: int = UID
 ) -> str:
     """What `probe` returned, or the name of its errno, run as `role` in a child."""
     read, write = os.pipe()
@@ -36,7 +36,7 @@ def confined(
     def run() -> int:
         if uid:
             privilege.drop(Account(uid=uid, gid=uid))
-        assert sandbox.apply(role, *map(str, directories))
+        assert sandbox.apply(role, None if home is None else str(home))
         try:
             answer = str(probe())
         except OSError as exc:
@@ -209,8 +209,8 @@ def test_lookup_reads_but_writes_nowhere(open_tmp: Path) -> None:
 @pytest.mark.parametrize("role", ["clean", "enqueue", "send"])
 def test_queue_role_works_in_its_queue_only(role: str, open_tmp: Path) -> None:
     queue = open_tmp / "queue"
-    for directory in (queue, queue / "intd", queue / "todo"):
-        directory.mkdir()
+    for directory in (queue, queue / "intd", queue / "todo", open_tmp / "run/send"):
+        directory.mkdir(parents=True)
         directory.chmod(0o777)
     open_tmp.chmod(0o777)
 
@@ -225,13 +225,11 @@ def test_queue_role_works_in_its_queue_only(role: str, open_tmp: Path) -> None:
         (queue / "todo/1").rename(queue / "intd/2")
         return ",".join(sorted(os.listdir(queue / "intd")))
 
-    other = open_tmp / "other"
-    other.mkdir()
-    other.chmod(0o777)
-    assert confined(role, probe, queue, other) == "2"
-    assert confined(role, put(other / "new"), queue, other) == "None"
-    assert confined(role, put(open_tmp / "new"), queue, other) == "EACCES"
-    assert confined(role, Path("/etc/passwd").read_text, queue) == "EACCES"
+    assert confined(role, probe, open_tmp) == "2"
+    assert confined(role, put(open_tmp / "new"), open_tmp) == "EACCES"
+    own = "None" if role == "send" else "EACCES"
+    assert confined(role, put(open_tmp / "run/send/holds"), open_tmp) == own
+    assert confined(role, Path("/etc/passwd").read_text, open_tmp) == "EACCES"
 
 
 @pytest.mark.parametrize("role", ["start", "lspawn", "local"])
