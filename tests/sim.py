@@ -36,6 +36,7 @@ FAILURE: Outcome = (Letter.FAILURE, b"never\n", Cause.NORMAL)
 UNREACHABLE: Outcome = (Letter.DEFERRAL, b"no host\n", Cause.UNREACHABLE)
 CRASHED: Outcome = (Letter.DEFERRAL, b"lost\n", Cause.CRASHED)
 CHILD_LOST: Outcome = (Letter.DEFERRAL, b"lost\n", Cause.CHILD_LOST)
+MANGLED: Outcome = (Letter.DEFERRAL, b"mangled\n", Cause.MANGLED)
 
 NOW = 1_000_000_000
 WEEK = 604800

@@ -49,6 +49,8 @@ PUT_OFF_S = 600
 SYSFAIL_S = 123
 """Retry after a system error on a message (qmail-send.c SLEEP_SYSFAIL)."""
 GAVE_UP = b"This was the last attempt; the message has been in the queue too long.\n"
+_UNJUDGED = (Cause.CRASHED, Cause.MANGLED)
+"""Ends of deliveries that nobody judged: not even the last one is a failure."""
 
 
 class Manager(Lifecycle):
@@ -233,9 +235,13 @@ class Manager(Lifecycle):
         if self.attempts.suspect(message.messid, cause):
             text_held = f"message {message.messid} is held: its delivery crashed twice"
             self._actions += [logline.alert(text_held), SaveHolds()]
-        if delivery.dying and letter is Letter.DEFERRAL and cause is not Cause.CRASHED:
+        if letter is Letter.DEFERRAL and delivery.dying and cause not in _UNJUDGED:
             letter, text = Letter.FAILURE, _with_line(text, GAVE_UP)
-        self._actions.append(logline.delivery(delid, letter, text))
+        self._actions.append(
+            logline.mangled(delid)
+            if cause is Cause.MANGLED
+            else logline.delivery(delid, letter, text)
+        )
         job.running -= 1
         if letter is Letter.DEFERRAL:
             job.left += 1

@@ -53,6 +53,8 @@ class Cause(IntEnum):
     """The recipient's own local child died: the next attempt is made alone. It may
     have been killed by that user's programs, so it says nothing of the message,
     in which other recipients have a share."""
+    MANGLED = 4
+    """A classic spawner's report has no known letter: nothing is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

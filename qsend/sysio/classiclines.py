@@ -105,9 +105,13 @@ class ClassicSpawnLine:
         delid = self._by_delnum.pop(report.delnum, None)
         if delid is None:
             delid = DelId(0)  # the manager logs a report out of range
-        letter = report.letter or Letter.DEFERRAL
-        text = report.text if report.letter else MANGLED
-        self._on_report(Report(delid=delid, letter=letter, text=text))
+        if report.letter is None:
+            told = Report(
+                delid=delid, letter=Letter.DEFERRAL, text=MANGLED, cause=Cause.MANGLED
+            )
+        else:
+            told = Report(delid=delid, letter=report.letter, text=report.text)
+        self._on_report(told)
 
     def _close(self, reason: str) -> None:
         self._is_closed = True

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qsend.core.model import DelId, Letter
+from qsend.core.model import Cause, DelId, Letter
 from qsend.formats.classic import CommandReader, render_report
 from qsend.formats.delivery import LocalDelivery, Report
 from qsend.sysio.classiclines import ClassicSpawnLine
@@ -101,7 +101,8 @@ def test_mangled_report_defers(spawner: Spawner) -> None:
     spawner.start(1)
     spawner.peer.send(b"\x00?what\x00")
     spawner.turn()
-    assert [each.letter for each in spawner.reports] == [Letter.DEFERRAL]
+    [report] = spawner.reports
+    assert (report.letter, report.cause) == (Letter.DEFERRAL, Cause.MANGLED)
 
 
 def test_report_for_an_unused_slot_names_no_delivery(spawner: Spawner) -> None:

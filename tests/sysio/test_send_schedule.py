@@ -20,6 +20,7 @@ from tests.sim import (
     CRASHED,
     DEFERRAL,
     FAILURE,
+    MANGLED,
     NOW,
     SETTINGS,
     SUCCESS,
@@ -258,6 +259,19 @@ def test_last_attempt_turns_a_deferral_into_a_failure() -> None:
     assert last.startswith(b"delivery 2: failure: later/")
     assert GAVE_UP.split()[0] in last
     assert [event.recip for event in sim.bounced] == [b"a@here"]
+
+
+def test_mangled_report_defers_even_the_last_attempt() -> None:
+    queue, _ = queue_of(envelope(b"a@here"))
+    sim = Sim(queue, Script(MANGLED))
+    sim.run()
+    sim.clocks.wall = NOW + WEEK + 1
+    sim.run()
+    assert sim.lines(b"delivery") == [
+        b"delivery 1: report mangled, will defer\n",
+        b"delivery 2: report mangled, will defer\n",
+    ]
+    assert sim.bounced == []
 
 
 def test_hold_of_a_channel_starts_nothing_until_released() -> None:
