@@ -284,7 +284,9 @@ class Manager(Lifecycle):
             )
             self._actions += starts
             for message, job in passed:
-                self.advance(message, job, now, now_mono)
+                # Named once for each destination; the first may have closed it.
+                if message.jobs.get(channel) is job:
+                    self.advance(message, job, now, now_mono)
 
     def stop(self) -> None:
         """Take no new work, and write down what is only in memory."""

@@ -311,6 +311,28 @@ def test_held_message_is_deferred_and_goes_when_released() -> None:
     assert queue.present(messid) == queue.present(other) == frozenset()
 
 
+@pytest.mark.parametrize("recips", [(b"a@here", b"b@here"), (b"a@x", b"b@y")])
+def test_held_message_with_several_destinations_waits(
+    recips: tuple[bytes, ...],
+) -> None:
+    queue, [messid] = queue_of(envelope(*recips))
+    script = Script()
+    full = dataclasses.replace(SETTINGS, limits=dict.fromkeys(Channel, 0))
+    sim = Sim(queue, script, settings=full)
+    sim.run()
+    sim.clocks.monotonic += FIRST_WAIT_S
+    sim.run()
+    assert sim.manager.messages[messid].phase is Phase.QUEUED
+    operator.hold(sim.manager, b"mess:%d" % messid)
+    sim.manager.configure(SETTINGS)
+    sim.run()
+    assert not script.tried
+    operator.release(sim.manager, b"mess:%d" % messid, sim.clocks.wall)
+    sim.run()
+    assert script.tried == list(recips)
+    assert queue.present(messid) == frozenset()
+
+
 def test_held_host_parks_its_mail() -> None:
     queue, _ = queue_of(envelope(b"a@x"), envelope(b"b@y"))
     script = Script()
