@@ -128,6 +128,14 @@ def _name(content: bytes) -> bytes:
     return text
 
 
+def _local_part(content: bytes) -> bytes:
+    """A name in front of an `@`; blanks are fine, they get quoted."""
+    text = one_line(content)
+    if not text or any(byte < 32 or byte == 127 for byte in text):
+        raise _Problem(1, "expected one name without control characters")
+    return text
+
+
 def _names(content: bytes) -> frozenset[bytes]:
     return frozenset(line.lower() for _, line in lines(content))
 
@@ -199,14 +207,14 @@ def _durability(content: bytes) -> Durability:
 
 _PARSERS: dict[str, Callable[[bytes], object]] = {
     "me": _name,
-    "bouncefrom": _name,
+    "bouncefrom": _local_part,
     "bouncehost": _name,
     "concurrencylocal": _number,
     "concurrencyremote": _number,
     "concurrencyperhost": _number,
     "concurrencyperuser": _number,
     "doublebouncehost": _name,
-    "doublebounceto": _name,
+    "doublebounceto": _local_part,
     "durability": _durability,
     "envnoathost": _name,
     "helohost": _name,
