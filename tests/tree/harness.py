@@ -20,7 +20,7 @@ import signal
 import site
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -68,6 +68,14 @@ def install(path: Path) -> Installation:
     return Installation(path)
 
 
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for what the log does not tell, as a change of a queue file."""
+    deadline = clock.mono() + WAIT_S
+    while not holds():
+        assert clock.mono() < deadline
+        select.select([], [], [], 0.005)
+
+
 class Tree:
     """A home, and the tree that runs in it between `start` and `stop`."""
 
@@ -86,7 +94,7 @@ class Tree:
         self.uid = os.getuid() if uid is None else uid
         self.log = b""
         self.process: subprocess.Popen[bytes] | None = None
-        self._seen = 0
+        self._began = self._seen = 0
         self._strays: list[psutil.Process] = []
         home.mkdir()
         os.chown(home, self.uid, -1)
@@ -234,6 +242,7 @@ class Tree:
 
         `patch` is Python that runs first, for tests of what takes hours.
         """
+        self.kill(strays=False)
         command = self.command("start", *args)
         if patch:
             run = "import sys; from qsend.cli.main import main; sys.exit(main())"
@@ -248,7 +257,7 @@ class Tree:
             env={"PATH": os.environ["PATH"]},
             **_as_user(self.uid),
         )
-        self._seen = len(self.log)
+        self._began = self._seen = len(self.log)
         if until:
             self.wait_for(until)
 
@@ -289,13 +298,7 @@ class Tree:
         """
         deadline = clock.mono() + WAIT_S
         while True:
-            text = dict(_REPORT.findall(self.log))
-            # Later attempts must not hide the first: take them last to first.
-            found = {
-                address: text[delid]
-                for delid, address in reversed(_STARTING.findall(self.log))
-                if delid in text
-            }
+            found = self.reported()
             if found.keys() >= set(recips):
                 return [found[recip] for recip in recips]
             if not self._read(deadline - clock.mono()):
@@ -304,6 +307,27 @@ class Tree:
                     f"no report on {missing!r} in:\n"
                     + self.log.decode(errors="replace")
                 )
+
+    def reported(self) -> dict[bytes, bytes]:
+        """The first report of each address that the log of this start has by now."""
+        log = self.log[self._began :]
+        text = dict(_REPORT.findall(log))
+        # Later attempts must not hide the first: take them last to first.
+        return {
+            address: text[delid]
+            for delid, address in reversed(_STARTING.findall(log))
+            if delid in text
+        }
+
+    def find(self, pattern: bytes, wait_s: float = WAIT_S) -> re.Match[bytes]:
+        """Read the log until `pattern` is found in the whole of it."""
+        deadline = clock.mono() + wait_s
+        while (found := re.search(pattern, self.log)) is None:
+            if not self._read(deadline - clock.mono()):
+                raise AssertionError(
+                    f"{pattern!r} not in:\n" + self.log.decode(errors="replace")
+                )
+        return found
 
     def stop_by_command(self) -> int:
         """`qsend stop`: enqueue goes on; the exit code of start."""
