@@ -104,7 +104,7 @@ def _ill_lines(ill: object) -> Iterator[str]:
             yield (
                 f"  {shown(str(each.get('destination')))}: "
                 f"{each.get('waiting', '-')} waiting, next attempt in {again}; "
-                f"{shown(str(each.get('error', '')))}"
+                f"{_report(str(each.get('error', '')))}"
             )
 
 
@@ -129,7 +129,12 @@ def message_lines(item: Facts, now: int) -> Iterator[str]:
         yield f"    and {more} more"
     last = item.get("last")
     if isinstance(last, str) and last:
-        yield f"    last report: {shown(last.strip().replace(chr(10), ' / '))}"
+        yield f"    last report: {_report(last)}"
+
+
+def _report(text: str) -> str:
+    """A report, which may have several lines, in one."""
+    return shown(text.strip().replace("\n", " / "))
 
 
 def _recip_line(recip: Facts, now: int) -> str:

@@ -34,7 +34,7 @@ STATUS = {
     "ill": [
         {
             "destination": "b.example", "waiting": 6, "ill_for_s": 300,
-            "error": "timed\x07out",
+            "error": "timed\x07out\nagain\n",
         }
     ],
 }  # fmt: skip
@@ -138,7 +138,7 @@ def test_status_is_a_table_for_people(run: Run) -> None:
         "not yet preprocessed: 4",
     ]
     assert "held: host:a.example mess:?[31m5" in lines
-    assert "  b.example: 6 waiting, next attempt in 5 min; timed?out" in lines
+    assert "  b.example: 6 waiting, next attempt in 5 min; timed?out / again" in lines
     # The process that made the socket is the root of the tree.
     assert lines[-2].split() == ["pid", "process", "uid", "MiB", "cpu", "s"]
 
