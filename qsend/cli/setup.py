@@ -26,8 +26,9 @@ and rcpthosts, the programs in bin, and the aliases root, postmaster and
 mailer-daemon (empty .qmail files: their mail goes to the alias directory; write
 `&you@example.org` into one to have it sent on).
 
-What exists is kept: no control file and no mail is ever changed. Owners and modes
-of directories are mended."""
+What exists is kept: no control file and no mail is ever changed, and programs of
+another mail system stay beside ours as bin/NAME.before-qsend. Owners and modes of
+directories are mended."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,7 +62,8 @@ def main(argv: Sequence[str]) -> int:
     if me is not None:
         _make(home, "control", first_controls(me), accounts.root)
     _make(home, "alias", homemaker.alias_files(), accounts.alias)
-    launchers.make_launchers(home, accounts.root)
+    if kept := launchers.make_launchers(home, accounts.root):
+        _say(f"kept as bin/NAME{launchers.KEPT}: {' '.join(kept)}")
     _say(f"{home} is ready")
     return 0
 

@@ -34,6 +34,12 @@ PROGRAMS: Mapping[str, tuple[str, int]] = {
 """Program to (module of qsend.cli, mode); none is setuid. A script must be
 readable to be run, so what qmail installs as 0711 is 0755 here."""
 
+KEPT = ".before-qsend"
+"""What is added to the name of a program that was there and is not ours."""
+
+_MARK = "# Written by `qsend setup`.\n"
+_MARK_WITHIN = 4096
+"""Both kinds of first lines end before this."""
 _SHEBANG_MAX = 127
 """Longest first line that every Linux reads whole."""
 
@@ -44,7 +50,7 @@ def launcher(program: str, home: str) -> str:
     name = ", os.path.basename(sys.argv[0])" if module == "sendmail" else ""
     return (
         f"{_first_lines(sys.executable)}"
-        "# Written by `qsend setup`.\n"
+        f"{_MARK}"
         "import os\n"
         "import sys\n"
         "\n"
@@ -71,17 +77,41 @@ def _paths() -> list[str]:
     return list(dict.fromkeys([os.path.abspath(package), *site]))
 
 
-def make_launchers(home: str, owner: Account) -> None:
+def make_launchers(home: str, owner: Account) -> list[str]:
     """Write all programs, replacing what an older qsend wrote.
 
+    What somebody else put there, such as qmail's own programs, stays beside ours
+    under its name and KEPT, so that renaming is enough to go back.
+
+    Returns: the programs kept now.
     Raises: Fatal, naming the one that cannot be written.
     """
+    kept = []
     for program, (_, mode) in PROGRAMS.items():
         path = os.path.join(home, "bin", program)
         try:
+            if _keep(path):
+                kept.append(program)
             _replace(path, launcher(program, home).encode(), mode, owner)
         except OSError as exc:
             raise Fatal(f"unable to write {path}: {exc.strerror}") from exc
+    return kept
+
+
+def _keep(path: str) -> bool:
+    """Give a program that is not ours its second name; whether it got one now."""
+    try:
+        with open(path, "rb") as file:
+            if _MARK.encode() in file.read(_MARK_WITHIN):
+                return False
+    except FileNotFoundError:
+        if not os.path.islink(path):
+            return False
+    try:
+        os.link(path, path + KEPT, follow_symlinks=False)
+    except FileExistsError:
+        return False  # the first that was found is the one to go back to
+    return True
 
 
 def _replace(path: str, content: bytes, mode: int, owner: Account) -> None:

@@ -229,6 +229,30 @@ def test_program_is_never_written_into_another_file(tmp_path: Path, plant: str) 
     assert not os.path.lexists(new)
 
 
+@pytest.mark.root
+def test_programs_of_another_mail_system_stay_beside_ours(
+    open_tmp: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = open_tmp / "home"
+    (home / "bin").mkdir(parents=True)
+    queue, link = home / "bin/qmail-queue", home / "bin/sendmail"
+    queue.write_bytes(b"\x7fELF theirs")
+    queue.chmod(0o4711)
+    link.symlink_to("/nowhere/sendmail")
+    (home / "bin/qmail-pop3d").write_text("not ours")
+    for is_first in (True, False):
+        assert setup(home) == 0
+        said = "kept as bin/NAME.before-qsend: sendmail qmail-queue\n"
+        assert (said in capsys.readouterr().out) == is_first
+        kept = home / "bin/qmail-queue.before-qsend"
+        assert kept.read_bytes() == b"\x7fELF theirs"
+        assert kept.stat().st_mode & 0o7777 == 0o4711
+        assert os.readlink(f"{link}.before-qsend") == "/nowhere/sendmail"
+        assert queue.stat().st_mode & 0o7777 == 0o755
+        assert not link.is_symlink()
+        assert (home / "bin/qmail-pop3d").read_text() == "not ours"
+
+
 def test_python_with_a_long_path_is_started_by_a_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
