@@ -2,7 +2,7 @@
 .PHONY: run test check fix bench
 
 run:            ## set up a home in /tmp, start the tree, deliver two messages
-	@tools/venv
+	@tools/venv demo
 	@.venv/bin/python tools/demo
 
 test:           ## everything CI runs; installs the Debian packages tests need (root)
