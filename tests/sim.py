@@ -14,7 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from qsend.core.manager import Manager
-from qsend.core.message import Forget, LoadJob, LoadTodo, SaveHolds, StartDelivery
+from qsend.core.message import (
+    Forget,
+    ForgetSilence,
+    LoadJob,
+    LoadTodo,
+    SaveHolds,
+    StartDelivery,
+)
 from qsend.core.model import Cause, Channel, DelId, FileIdentity, Letter, MessId
 from qsend.core.plan import Plan, Purpose
 from qsend.core.rewrite import Rules
@@ -265,7 +272,7 @@ class Sim:
                 self.loader.load_job(action)
             case Forget():
                 self.loader.forget(action.messid)
-            case SaveHolds():
+            case SaveHolds() | ForgetSilence():
                 pass
             case _:
                 raise AssertionError(action)

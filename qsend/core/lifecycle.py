@@ -14,6 +14,7 @@ from qsend.core.attempts import Attempts
 from qsend.core.dues import Dues
 from qsend.core.message import (
     Forget,
+    ForgetSilence,
     Job,
     LoadJob,
     LoadTodo,
@@ -29,7 +30,16 @@ from qsend.core.retry import next_retry
 FIRST_PARTIAL_S = 1.0
 """How long a success may go unmarked while other recipients are outstanding."""
 
-Action = bytes | LoadTodo | LoadJob | StartDelivery | Plan | Forget | SaveHolds
+Action = (
+    bytes
+    | LoadTodo
+    | LoadJob
+    | StartDelivery
+    | Plan
+    | Forget
+    | ForgetSilence
+    | SaveHolds
+)
 
 
 class Lifecycle:

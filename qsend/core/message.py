@@ -146,6 +146,11 @@ class SaveHolds:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetSilence:
+    """Hosts that did not answer are to be tried again by those who know of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Forget:
     """Nothing is known of N any more; drop what is cached for it."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from qsend.core import settle
 from qsend.core.errors import LocalProtocolError
 from qsend.core.manager import Manager
-from qsend.core.message import LoadJob, Phase, SaveHolds
+from qsend.core.message import ForgetSilence, LoadJob, Phase, SaveHolds
 from qsend.core.model import Channel, MessId
 
 _CHANNELS = {channel.value.encode(): channel for channel in Channel}
@@ -21,16 +21,17 @@ def flush(manager: Manager, what: bytes, now: int) -> None:
     """
     remote = manager.attempts.waiting[Channel.REMOTE]
     if what == b"all":
-        remote.cure()
+        cure(manager)
         for dues in manager.dues.values():
             dues.all_now(now)
     elif what in _CHANNELS:
         if what == b"remote":
-            remote.cure()
+            cure(manager)
         manager.dues[_CHANNELS[what]].all_now(now)
     elif what.startswith(b"host:") and what[5:]:
         key = what[5:].lower()
         remote.cure(key)
+        manager.act(ForgetSilence())
         for due, messid in manager.dues[Channel.REMOTE].take_all():
             if messid in manager.messages:
                 manager.dues[Channel.REMOTE].push(due, messid)
@@ -38,6 +39,12 @@ def flush(manager: Manager, what: bytes, now: int) -> None:
                 manager.act(LoadJob(messid, Channel.REMOTE, due, key))
     else:
         _flush_message(manager, _messid(what), now)
+
+
+def cure(manager: Manager) -> None:
+    """Forget which destinations and hosts could not be reached; nothing gets due."""
+    manager.attempts.waiting[Channel.REMOTE].cure()
+    manager.act(ForgetSilence())
 
 
 def hold(manager: Manager, what: bytes) -> None:

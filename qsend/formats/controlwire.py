@@ -1,7 +1,7 @@
 """What `qsend status`, `queue`, `flush` ... and send say over run/control.sock.
 
 One JSON object per packet. A request is {"do": WHAT, ...}:
-    status, queue, reload: nothing more;
+    status, queue, cure, reload: nothing more;
     flush, hold, release: "what": "all", "local", "remote", "host:NAME", "mess:N";
     remove: "messid": N;
     stop: "all": whether enqueue ends too.

@@ -22,6 +22,8 @@ CHILD = b"C"
 """lspawn to a local child; one descriptor of mess/N comes with each, in order."""
 REPORT = b"R"
 """The answer to one delivery, once."""
+FORGET = b"F"
+"""send to remote; no body. An operator wants hosts that did not answer tried again."""
 
 RECIPS_MAX = 100
 """Recipients of one transaction (RFC 5321 4.5.3.1.8: every server takes 100)."""

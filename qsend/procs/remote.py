@@ -28,6 +28,7 @@ from qsend.core.tcpto import SilentHosts
 from qsend.formats import frames
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.delivery import (
+    FORGET,
     TRANSACTION,
     Report,
     parse_transaction,
@@ -69,7 +70,8 @@ class Remote:
         self._loop = loop
         self._poller = AioLoop(loop)
         self._dns = dns
-        self._courier = Courier(loop, dns, _Health(), _settings(boot.controls), own)
+        self._health = _Health()
+        self._courier = Courier(loop, dns, self._health, _settings(boot.controls), own)
         self._slots = _slots()
         self._serves_suspects = boot.role == "isolated"
         loop.set_exception_handler(self._crash)
@@ -98,6 +100,8 @@ class Remote:
             if kind == TRANSACTION:
                 transaction = parse_transaction(body)
                 self._courier.deliver(transaction, fds.take(), report)
+            elif kind == FORGET:
+                self._health.forget()
             elif kind == frames.HELLO:
                 frames.parse_hello(body)
             else:
@@ -155,6 +159,9 @@ class _Health:
 
     def note_answer(self, address: str) -> None:
         self._hosts.note_answer(address)
+
+    def forget(self) -> None:
+        self._hosts = SilentHosts(os.getpid())
 
 
 class OwnAddresses:

@@ -20,7 +20,14 @@ from qsend.core.destinations import ILL_SPREAD
 from qsend.core.errors import Fatal, RemoteProtocolError
 from qsend.core.lifecycle import Action
 from qsend.core.manager import Manager
-from qsend.core.message import Forget, LoadJob, LoadTodo, SaveHolds, StartDelivery
+from qsend.core.message import (
+    Forget,
+    ForgetSilence,
+    LoadJob,
+    LoadTodo,
+    SaveHolds,
+    StartDelivery,
+)
 from qsend.core.model import Channel
 from qsend.core.operator import flush
 from qsend.core.plan import Plan, Purpose
@@ -208,6 +215,8 @@ class Send:
                 self.loader.forget(action.messid)
             case SaveHolds():
                 self._save_holds()
+            case ForgetSilence():
+                self.remote.forget_silence()
 
     def _say_status(self) -> None:
         running, limits = self.manager.attempts.running, self.manager.settings.limits

@@ -101,20 +101,14 @@ class ControlServer:
         do, what = request.get("do"), request.get("what", "all")
         if not isinstance(what, str):
             raise LocalProtocolError("expected a string as what")
-        now, name = clock.now(), what.encode("utf-8", "surrogateescape")
+        name = what.encode("utf-8", "surrogateescape")
         match do:
             case "status":
                 yield self._status()
             case "queue":
                 yield from self._list()
-            case "flush":
-                operator.flush(self._manager, name, now)
-                yield _done()
-            case "hold":
-                operator.hold(self._manager, name)
-                yield _done()
-            case "release":
-                operator.release(self._manager, name, now)
+            case "flush" | "cure" | "hold" | "release":
+                self._schedule(do, name)
                 yield _done()
             case "remove":
                 yield self._remove(request.get("messid"))
@@ -129,6 +123,17 @@ class ControlServer:
                 yield _done()
             case _:
                 raise LocalProtocolError(f"unknown request {do!r}")
+
+    def _schedule(self, do: str, name: bytes) -> None:
+        match do:
+            case "flush":
+                operator.flush(self._manager, name, clock.now())
+            case "cure":
+                operator.cure(self._manager)
+            case "hold":
+                operator.hold(self._manager, name)
+            case _:
+                operator.release(self._manager, name, clock.now())
 
     def _remove(self, messid: object) -> Json:
         if not isinstance(messid, int):

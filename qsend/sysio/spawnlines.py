@@ -17,6 +17,7 @@ from qsend.core.errors import RemoteProtocolError
 from qsend.core.model import Cause, DelId, Letter
 from qsend.formats import frames
 from qsend.formats.delivery import (
+    FORGET,
     REPORT,
     LocalDelivery,
     Report,
@@ -78,6 +79,10 @@ class SpawnLine:
         if self.outstanding:
             self._endpoint.send(frames.frame(frames.PING, b""))
         return self._silences >= SILENT_CHECKS
+
+    def forget_silence(self) -> None:
+        """Have the remote process forget which hosts did not answer."""
+        self._endpoint.send(frames.frame(FORGET, b""))
 
     def start_path(self, delivery: LocalDelivery) -> None:
         """Hand over a delivery by the message's path."""
@@ -206,6 +211,11 @@ class RemoteLines:
             return
         line = min(self._lines.values(), key=lambda each: len(each.outstanding))
         _hand_over(line, transaction, fd)
+
+    def forget_silence(self) -> None:
+        """Have all of them forget which hosts did not answer."""
+        for line in self:
+            line.forget_silence()
 
     def pump_suspects(self) -> None:
         """Give the isolated process its next suspect, or let it end."""

@@ -232,6 +232,19 @@ def test_ill_destination_parks_its_mail_and_a_flush_tries_it() -> None:
     assert sim.lines(b"end msg")
 
 
+def test_cured_destination_gets_what_was_parked() -> None:
+    queue, _ = queue_of(envelope(b"a@sick"))
+    script = Script()
+    sim = Sim(queue, script)
+    make_ill(sim, script)
+    sim.clocks.wall += 2000
+    sim.run()
+    script.default = SUCCESS
+    operator.cure(sim.manager)
+    sim.run()
+    assert script.tried == [b"a@sick"] * 3
+
+
 def test_parked_recipient_fails_with_the_last_error_when_its_time_is_over() -> None:
     queue, _ = queue_of(envelope(b"a@sick"))
     script = Script()
