@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TypeAlias
 
+from qsend.sysio import clock
+
 DEADLINE_S = 20.0
 
 
@@ -177,6 +179,13 @@ class Peer:
     def open_gate(self) -> None:
         """Answer there, now and later."""
         self._gate_open.set()
+
+    def wait_served(self, count: int) -> None:
+        """Wait until so many connections came."""
+        end = clock.mono() + DEADLINE_S
+        while len(self.served) < count:
+            assert clock.mono() < end, f"{len(self.served)} of {count} connections"
+            self._is_over.wait(0.01)
 
     def next_said(self, step: str) -> Said:
         """What the script has for this step now."""

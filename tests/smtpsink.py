@@ -15,7 +15,10 @@ import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from qsend.sysio import clock
+
 DEADLINE_S = 20.0
+BACKLOG = 4096
 EHLO = b"250-sink\r\n250-PIPELINING\r\n250-SIZE\r\n250 8BITMIME\r\n"
 
 
@@ -58,10 +61,11 @@ class Sink:
         self._listener = socket.socket(family)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind((host, port))
-        self._listener.listen(4096)
+        self._listener.listen(BACKLOG)
         self.port: int = self._listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._started: Future[None] = Future()
+        self._came = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.transports: set[asyncio.Transport] = set()
 
@@ -79,11 +83,33 @@ class Sink:
         """Answer the final dots, now and from now on."""
         self._loop.call_soon_threadsafe(self.gate.set)
 
+    def wait_for_mails(self, count: int) -> None:
+        """Wait until so many messages came whole, answered or not."""
+        end = clock.mono() + DEADLINE_S
+        while len(self.mails) < count:
+            assert clock.mono() < end, f"{len(self.mails)} of {count} messages"
+            self._came.wait(0.1)
+            self._came.clear()
+
+    def stop_listening(self) -> None:
+        """Refuse new connections; those that are there go on."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(DEADLINE_S)
+
+    async def _close(self) -> None:
+        self._server.close()
+
+    def came(self, mail: Mail) -> None:
+        """A message came whole."""
+        self.mails.append(mail)
+        self._came.set()
+
     def _run(self) -> None:
         loop = self._loop
         asyncio.set_event_loop(loop)
-        making = loop.create_server(lambda: _Session(self), sock=self._listener)
-        server = loop.run_until_complete(making)
+        making = loop.create_server(
+            lambda: _Session(self), sock=self._listener, backlog=BACKLOG
+        )
+        self._server = server = loop.run_until_complete(making)
         self._started.set_result(None)
         loop.run_forever()
         server.close()
@@ -99,7 +125,8 @@ class Sink:
 class _Session(asyncio.Protocol):
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._searched = 0
         self._mail: Mail | None = None
         self._in_content = False
         self._is_counted = False
@@ -110,6 +137,9 @@ class _Session(asyncio.Protocol):
         transport: asyncio.Transport,  # type: ignore[override] # TCP gives no other
     ) -> None:
         self._transport = transport
+        # asyncio forgets it on sockets whose protocol number is the default one.
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sink = self._sink
         sink.transports.add(transport)
         if sink.open >= sink.sessions_max:
@@ -137,20 +167,23 @@ class _Session(asyncio.Protocol):
                 if not self._take_content():
                     return
             else:
-                line, crlf, rest = self._buffer.partition(b"\r\n")
-                if not crlf:
+                at = self._buffer.find(b"\r\n")
+                if at < 0:
                     return
-                self._buffer = rest
+                line = bytes(self._buffer[:at])
+                # A lone dot ends what has no line: its CRLF may be this one.
+                del self._buffer[: at if line == b"DATA" else at + 2]
                 self._command(line)
 
     def _take_content(self) -> bool:
-        buffer = b"\r\n" + self._buffer
-        at = buffer.find(b"\r\n.\r\n")
+        at = self._buffer.find(b"\r\n.\r\n", self._searched)
         if at < 0 or self._mail is None:
+            self._searched = max(0, len(self._buffer) - 4)
             return False
-        self._mail.content, self._buffer = buffer[2 : at + 2], buffer[at + 5 :]
-        self._sink.mails.append(self._mail)
-        self._in_content, self._mail = False, None
+        self._mail.content = bytes(self._buffer[2 : at + 2])
+        del self._buffer[: at + 5]
+        self._sink.came(self._mail)
+        self._in_content, self._mail, self._searched = False, None, 0
         if self._sink.gate.is_set() and not self._sink.slow_s:
             self._transport.write(b"250 ok\r\n")
         else:

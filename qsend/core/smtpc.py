@@ -190,7 +190,7 @@ class Client:
     def _fail(self, text: bytes, *last: Action) -> Sequence[Action]:
         self.state = State.CLOSED
         answer = Answer(letter=Letter.DEFERRAL, text=text, cause=Cause.UNREACHABLE)
-        return (Failed(answer), *last, Close())
+        return (Failed(answer, self._is_leaving), *last, Close())
 
     # One transaction.
 

@@ -161,9 +161,13 @@ class Ready(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The session never came up; try another host. The connection is over."""
+    """The session never came up; try another host. The connection is over.
+
+    `is_busy`: the peer said 421, it takes no more sessions just now.
+    """
 
     answer: Answer
+    is_busy: bool = False
 
 
 class Done(NamedTuple):

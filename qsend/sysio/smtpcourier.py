@@ -1,9 +1,10 @@
 """Carries transactions to their destinations and reports every recipient once.
 
 A transaction takes an idle session of its destination, or a new one: hosts from
-the DNS or the route, dialled in order. A kept session that turns out dead before
-it answered anything is replaced silently, once. Recipients told 452 after an
-accepted one go into a next transaction.
+the DNS or the route, dialled in order. Where no more sessions are to be had it
+waits for one (smtpgate). A kept session that turns out dead before it answered
+anything is replaced silently, once. Recipients told 452 after an accepted one go
+into a next transaction.
 Must not do: decide about retries or bounces; open a message by name.
 Source: qmail-remote.c main(), qmail-rspawn.c report().
 """
@@ -11,7 +12,8 @@ Source: qmail-remote.c main(), qmail-rspawn.c report().
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from qsend.core.errors import PermFail, QsendError, TempFail
@@ -23,6 +25,7 @@ from qsend.core.smtptypes import Answer, Envelope, Outcome
 from qsend.formats.delivery import Report, Transaction
 from qsend.sysio.smtpcontent import Content
 from qsend.sysio.smtpdial import Health, dial
+from qsend.sysio.smtpgate import BUSY_S, IDLE_SHORT_S, PAUSE_S, Gates
 from qsend.sysio.smtppool import Pool
 from qsend.sysio.smtpsession import Session, SessionFailed, Settings, Sweeper
 
@@ -51,9 +54,22 @@ class HostFinder(Protocol):
 
 
 class _Work:
-    """One transaction under way: whom it is still for, and who carries it."""
+    """One transaction under way: whom it is still for, and who carries it.
 
-    __slots__ = ("content", "key", "recips", "report", "session", "task", "transaction")
+    `refusal` and `since_mono` tell that it waits for a session, and why.
+    """
+
+    __slots__ = (
+        "content",
+        "key",
+        "recips",
+        "refusal",
+        "report",
+        "session",
+        "since_mono",
+        "task",
+        "transaction",
+    )
 
     def __init__(
         self,
@@ -71,6 +87,8 @@ class _Work:
             self.key = (transaction.domain.lower(), 0)
         self.session: Session | None = None
         self.task: asyncio.Task[None] | None = None
+        self.refusal: Answer | None = None
+        self.since_mono = 0.0
 
     def report_all(self, answer: Answer) -> None:
         for delid, _recip in self.recips:
@@ -101,6 +119,8 @@ class Courier:
         self._own = own
         self._sweeper = Sweeper(loop)
         self._pool = Pool()
+        self._gates: Gates[_Work] = Gates()
+        self._tending: asyncio.TimerHandle | None = None
         self._works: set[_Work] = set()
 
     def deliver(self, transaction: Transaction, fd: int, report: OnReport) -> None:
@@ -139,16 +159,18 @@ class Courier:
         self.abort()
         for work in tuple(self._works):
             self._end(work)
+        if self._tending is not None:
+            self._tending.cancel()
         self._sweeper.close_all()
 
     def _start(self, work: _Work) -> None:
         if work not in self._works:
             return  # aborted meanwhile
         session = self._pool.take(work.key)
-        if session is None:
-            self._open(work)
-        else:
+        if session is not None:
             self._run(work, session)
+        elif not self._gates.join(work.key, work, self._loop.time()):
+            self._open(work)
 
     def _open(self, work: _Work) -> None:
         work.session = None
@@ -159,6 +181,9 @@ class Courier:
         try:
             session = await self._dial(work.transaction)
         except SessionFailed as exc:
+            if exc.is_busy or self._gates.sessions(work.key):
+                self._wait(work, exc.answer)
+                return
             answer = exc.answer
         except TempFail as exc:
             answer = _answer_of(exc, Letter.DEFERRAL, Cause.UNREACHABLE)
@@ -166,10 +191,15 @@ class Courier:
             answer = _answer_of(exc, Letter.FAILURE, Cause.NORMAL)
         else:
             work.task = None
+            self._gates.opened(work.key)
             session.on_idle = lambda session: self._rest(work.key, session)
-            session.on_closed = self._pool.discard
+            session.on_closed = lambda session: self._lose(work.key, session)
             self._run(work, session)
+            self._open_next(work.key)  # there may be room for more
             return
+        self._give_up(work, answer)
+
+    def _give_up(self, work: _Work, answer: Answer) -> None:
         work.report_all(answer)
         self._end(work)
 
@@ -184,7 +214,7 @@ class Courier:
         return await dial(addresses, port, self.settings, self._health, self._sweeper)
 
     def _run(self, work: _Work, session: Session) -> None:
-        work.session = session
+        work.session, work.refusal = session, None
         was_kept = session.served > 0
         envelope = Envelope(
             sender=work.transaction.sender,
@@ -223,8 +253,60 @@ class Courier:
         if session.served >= SERVED_MAX or now_mono - session.born_mono > AGE_MAX_S:
             session.leave()
             return
-        session.rest_until(now_mono + IDLE_S)
+        work = self._next(key)
+        if work is not None:
+            self._run(work, session)
+            return
+        is_scarce = self._gates.is_scarce(key, now_mono)
+        session.rest_until(now_mono + (IDLE_SHORT_S if is_scarce else IDLE_S))
         self._pool.put(key, session)
+
+    def _lose(self, key: Key, session: Session) -> None:
+        self._pool.discard(session)
+        self._gates.closed(key)
+        self._open_next(key)  # in its place
+
+    # Those who wait for a session.
+
+    def _wait(self, work: _Work, refusal: Answer) -> None:
+        work.task = None
+        session = self._pool.take(work.key)  # idle since we asked for another
+        if session is not None:
+            self._run(work, session)
+            return
+        self._gates.refused(work.key, work, refusal, self._loop.time())
+        if self._tending is None:
+            self._tending = self._loop.call_later(PAUSE_S, self._tend)
+
+    def _tend(self) -> None:
+        """Every PAUSE_S while somebody waits: give up, or look for room."""
+        self._tending = None
+        now_mono = self._loop.time()
+        busy_s = min(BUSY_S, self.settings.timeout_connect)
+        for key in self._gates.waited_for():
+            is_reached = self._gates.sessions(key) > 0
+            for work in self._gates.overdue(key, now_mono, busy_s):
+                if work in self._works and work.refusal is not None:
+                    refusal = work.refusal
+                    if is_reached:
+                        refusal = replace(refusal, cause=Cause.NORMAL)
+                    self._give_up(work, refusal)
+            if not self._gates.is_full(key, now_mono):
+                self._open_next(key)
+        if self._gates.waited_for():
+            self._tending = self._loop.call_later(PAUSE_S, self._tend)
+
+    def _open_next(self, key: Hashable) -> None:
+        work = self._next(key)
+        if work is not None:
+            self._open(work)
+
+    def _next(self, key: Hashable) -> _Work | None:
+        """The next one that waits for this destination, and was not aborted."""
+        while (work := self._gates.next(key)) is not None:
+            if work in self._works:
+                return work
+        return None
 
     def _end(self, work: _Work) -> None:
         self._works.discard(work)

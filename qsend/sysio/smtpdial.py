@@ -62,7 +62,7 @@ async def dial(
         hosts: numeric IPv4 or IPv6 addresses in the order to try.
     Raises: SessionFailed with the report when there is none.
     """
-    failure, failures = _NO_CONNECTION, 0
+    failure, failures, is_busy = _NO_CONNECTION, 0, False
     for host in hosts:
         if health.is_skipped(host):
             continue
@@ -73,9 +73,10 @@ async def dial(
             return await _greet(sock, host, settings, sweeper)
         except SessionFailed as exc:
             failure, failures = exc.answer, failures + 1
+            is_busy |= exc.is_busy
         if failures == SESSIONS_MAX:
             break
-    raise SessionFailed(failure)
+    raise SessionFailed(failure, is_busy=is_busy)
 
 
 async def _connect(

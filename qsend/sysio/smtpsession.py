@@ -55,11 +55,15 @@ class Settings:
 
 
 class SessionFailed(QsendError):
-    """No session came up; `answer` is the report."""
+    """No session came up; `answer` is the report.
 
-    def __init__(self, answer: Answer) -> None:
+    `is_busy`: a host said 421, it takes no more sessions just now.
+    """
+
+    def __init__(self, answer: Answer, *, is_busy: bool = False) -> None:
         super().__init__(answer.text.decode("ascii", "replace"))
         self.answer = answer
+        self.is_busy = is_busy
 
 
 class Sweeper:
@@ -243,7 +247,7 @@ class Session(asyncio.Protocol):
         if isinstance(action, SendDot):
             self._write(END)
         elif isinstance(action, Failed):
-            self._fail(action.answer)
+            self._fail(action)
         elif isinstance(action, Close):
             self._close()
         else:
@@ -254,9 +258,11 @@ class Session(asyncio.Protocol):
             self._transport.write(data)
         self.deadline_mono = self._loop.time() + self._timeout_s
 
-    def _fail(self, answer: Answer) -> None:
+    def _fail(self, failed: Failed) -> None:
         if not self._opened.done():  # who waited may have been cancelled
-            self._opened.set_exception(SessionFailed(answer))
+            self._opened.set_exception(
+                SessionFailed(failed.answer, is_busy=failed.is_busy)
+            )
 
     def _be_idle(self) -> None:
         if not self._opened.done():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +28,7 @@ from tests.remoteprocess import (
     running,
 )
 from tests.smtppeer import LOCKSTEP, PIPELINED, Odd, Peer, Said, Script
+from tests.smtpsink import Sink
 
 MESSAGE = b"Subject: x\n\nhello\n.dots\n"
 OK = b"K127.0.0.1 accepted message.\nRemote host said: 250 ok\n"
@@ -82,13 +85,15 @@ def refusal(step: str) -> bytes:
 
 ROWS: list[tuple[str, Said | Sequence[Said], bytes]] = [
     ("greeting", b"554 no", b"ZConnected to 127.0.0.1 but greeting failed.\n"),
-    ("greeting", b"421 no", b"ZConnected to 127.0.0.1 but greeting failed.\n"),
+    ("greeting", b"450 no", b"ZConnected to 127.0.0.1 but greeting failed.\n"),
     ("greeting", b"SSH-2.0", b"ZConnected to 127.0.0.1 but it broke the protocol"),
     ("greeting", Odd.CLOSE, DIED),
     ("greeting", Odd.LONG_LINE, b"ZConnected to 127.0.0.1 but it broke the protocol"),
     ("greeting", Odd.MANY_LINES, b"ZConnected to 127.0.0.1 but it broke the protocol"),
     ("EHLO", b"450 no", b"ZConnected to 127.0.0.1 but my name was rejected.\n"),
     ("EHLO", Odd.CLOSE, DIED),
+    ("EHLO", b"250 peer\r\n421 bye", NO_CONNECTION),
+    ("EHLO", b"250 peer\r\nwhat", NO_CONNECTION),
     ("MAIL", b"550 no", b"DConnected to 127.0.0.1 but sender was rejected.\n"),
     ("MAIL", b"450 no", b"ZConnected to 127.0.0.1 but sender was rejected.\n"),
     ("MAIL", Odd.CLOSE, DIED),
@@ -253,6 +258,62 @@ def test_fresh_session_that_dies_is_a_deferral(shared: RemoteProcess) -> None:
     with Peer(PIPELINED | {"MAIL": [Odd.CLOSE, b"250 s"]}) as peer:
         assert shared.outcome(MESSAGE, port=peer.port) == [DIED]
         assert len(peer.served) == 1
+
+
+def test_deliveries_wait_for_the_sessions_that_a_peer_allows(
+    shared: RemoteProcess,
+) -> None:
+    with Sink(sessions_max=2, slow_s=0.01) as sink:
+        sent = [shared.deliver(MESSAGE, port=sink.port) for _ in range(30)]
+        assert all(shared.reports(d)[0].letter is Letter.SUCCESS for d in sent)
+        assert sink.refused < 40  # each asks once, then one a second
+    assert (sink.peak, len(sink.mails)) == (2, 30)
+
+
+def test_deliveries_wait_for_a_session_where_no_other_is_let_in(
+    shared: RemoteProcess,
+) -> None:
+    with Sink(hold=True) as sink:
+        first = shared.deliver(MESSAGE, port=sink.port)
+        sink.wait_for_mails(1)
+        sink.stop_listening()
+        sent = [shared.deliver(MESSAGE, port=sink.port) for _ in range(3)]
+        assert shared.is_quiet(0.2)
+        sink.open_gate()
+        for delids in (first, *sent):
+            assert shared.reports(delids)[0].letter is Letter.SUCCESS
+        assert sink.sessions == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["greeting", "EHLO"])
+def test_peer_that_stays_full_is_given_up_in_time(
+    hasty: RemoteProcess, step: str
+) -> None:
+    with Peer(LOCKSTEP | {step: b"421 full"}) as peer:
+        sent = [hasty.deliver(MESSAGE, port=peer.port) for _ in range(5)]
+        for delids in sent:
+            (report,) = hasty.reports(delids)
+            assert report.letter is Letter.DEFERRAL
+            assert report.cause is Cause.UNREACHABLE
+            assert report.text.endswith(b"Remote host said: 421 full\n")
+
+
+@pytest.mark.slow
+def test_peer_that_has_room_again_gets_the_mail(shared: RemoteProcess) -> None:
+    script = LOCKSTEP | {"greeting": [b"421 full"] * 4 + [b"220 hello"]}
+    with Peer(script) as peer:
+        sent = [shared.deliver(MESSAGE, port=peer.port) for _ in range(4)]
+        assert all(shared.reports(d)[0].letter is Letter.SUCCESS for d in sent)
+    assert len(peer.contents) == 4
+
+
+def test_aborted_deliveries_wait_for_no_session() -> None:
+    with running() as process, Peer(LOCKSTEP | {"greeting": b"421 full"}) as peer:
+        process.deliver(MESSAGE, port=peer.port)
+        peer.wait_served(1)
+        process.replace_send()
+        assert process.is_quiet(0.2)
 
 
 def test_recipients_each_get_their_report(shared: RemoteProcess) -> None:
@@ -434,6 +495,74 @@ def test_process_for_suspects_ends_with_the_send_that_asked_for_it() -> None:
     process.send.close()
     assert reap(process.pid) == 0
     process.start.close()
+
+
+SNIPPETS = [
+    b"220 hello\r\n",
+    b"250 ok\r\n",
+    b"250-peer\r\n250 PIPELINING\r\n",
+    b"250 ok\r\n" * 2,
+    b"250 ok\r\n250 ok\r\n354 go\r\n",
+    b"354 go\r\n",
+    b"421 bye\r\n",
+    b"450 later\r\n",
+    b"452 many\r\n",
+    b"550 no\r\n",
+    b"what\r\n",
+    b"25",
+    b"",
+]
+
+
+async def _babble(
+    chance: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Say anything whenever the client has said something, and often what is due."""
+    said = b"220 hello\r\n"
+    try:
+        while chance.random() > 0.03:
+            for _ in range(chance.choice((1, 1, 1, 2, 3))):
+                writer.write(said)
+                said = chance.choice(SNIPPETS)
+            await writer.drain()
+            if not (heard := await reader.read(4096)):
+                break
+            if chance.random() < 0.7:
+                said = b"250 ok\r\n" * (heard.count(b"\r\n") or 1)
+                if b"DATA\r\n" in heard:
+                    said = said[8:] + b"354 go\r\n"
+    except ConnectionError:
+        pass
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_peers_that_babble_get_reports_and_end_nothing(
+    hasty: RemoteProcess, seed: int
+) -> None:
+    chance = random.Random(seed)
+    letters: set[Letter] = set()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(
+            lambda reader, writer: _babble(chance, reader, writer), "127.0.0.1", 0
+        )
+        port = server.sockets[0].getsockname()[1]
+        loop = asyncio.get_running_loop()
+        async with server:
+            for _ in range(2):
+                recips = [b"a@x", b"b@x", b"c@x"][: chance.randrange(1, 4)]
+                sent = [hasty.deliver(MESSAGE, *recips, port=port) for _ in range(100)]
+                for delids in sent:
+                    reports = await loop.run_in_executor(None, hasty.reports, delids)
+                    letters.update(report.letter for report in reports)
+
+    asyncio.run(serve())
+    assert letters == set(Letter)
+    with Peer(PIPELINED) as peer:
+        assert hasty.outcome(MESSAGE, port=peer.port) == [OK]
 
 
 def test_new_controls_hold_for_new_sessions() -> None:
