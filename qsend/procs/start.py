@@ -23,7 +23,13 @@ from setproctitle import setproctitle
 
 from qsend.core import family, logline
 from qsend.core.childtable import State
-from qsend.core.errors import ConfigError, ConfigFault, QsendError, TempFail
+from qsend.core.errors import (
+    ConfigError,
+    ConfigFault,
+    QsendError,
+    RemoteProtocolError,
+    TempFail,
+)
 from qsend.core.model import Account
 from qsend.formats import startwire
 from qsend.formats.control import Controls, parse_controls
@@ -298,7 +304,10 @@ class Start:
         return run_classic(program, self._ground.accounts, sock)
 
     def heard(self, child: Child, kind: bytes, body: bytes) -> None:
-        """Do what send asks for; others have nothing to ask."""
+        """Do what send asks for; others have nothing to ask.
+
+        Raises: RemoteProtocolError, after which the child's line is closed.
+        """
         asked = body if kind == startwire.ASK and child is self._send else b""
         match asked:
             case startwire.ASK_RELOAD:
@@ -310,10 +319,12 @@ class Start:
             case startwire.ASK_ISOLATED:
                 self._add_isolated()
             case _ if asked.startswith(startwire.ASK_KILL):
-                self._kill(asked.removeprefix(startwire.ASK_KILL).decode())
+                peer = asked.removeprefix(startwire.ASK_KILL)
+                self._kill(peer.decode("ascii", "replace"))
             case _:
-                what = f"unexpected {kind!r} from {child.name}, ignored"
-                _say(logline.warning(what))
+                what = f"unexpected {kind!r} from {child.name}"
+                _say(logline.warning(f"{what}: ending it"))
+                raise RemoteProtocolError(what)
 
     def _kill(self, peer: str) -> None:
         """A child that does not answer send; it is replaced as one that died."""

@@ -203,13 +203,18 @@ class Endpoint:
                 self.close("closed")
                 return
             self.heard = True
+            is_asked = False
             for kind, body in frames.split(packet):
                 if kind == frames.PING:
-                    self.send(frames.frame(frames.PONG, b""))
+                    is_asked = True
                 elif kind != frames.PONG:
                     self._on_frame(kind, body, fds)
                 if self.closed:
                     return
+            # A peer that only asks and never reads must not fill our memory; one
+            # that has something of ours to read will hear of us by that.
+            if is_asked and not self._packets:
+                self.send(frames.frame(frames.PONG, b""))
         except RemoteProtocolError as exc:
             self.close(str(exc))
         finally:

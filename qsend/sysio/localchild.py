@@ -19,7 +19,7 @@ from qsend.core import logline, spawncheck
 from qsend.core.errors import Fatal, RemoteProtocolError, TempFail
 from qsend.core.localpool import ChildId, End, Fork, Give, LocalPool, Step, Work
 from qsend.core.model import Account, Cause, DelId
-from qsend.formats import delivery, frames
+from qsend.formats import delivery
 from qsend.formats.control import Controls
 from qsend.formats.delivery import ChildDelivery, Report
 from qsend.sysio import clock, privilege
@@ -183,6 +183,8 @@ class LocalChildren:
             sock,
             lambda kind, body, _fds: self._frame(child, kind, body),
             lambda reason: self._closed(child, reason),
+            # A flood from one user's child must not delay the mail of others.
+            max_packets=1,
         )
         process = _Process(pid=pid, endpoint=endpoint)
         self._given[child] = self._unreaped[pid] = process
@@ -202,9 +204,6 @@ class LocalChildren:
         self._loop.call_later(_GRACE_S, lambda: self._kill(process))
 
     def _frame(self, child: ChildId, kind: bytes, body: bytes) -> None:
-        if kind == frames.HELLO:
-            frames.parse_hello(body)
-            return
         if kind != delivery.REPORT:
             raise RemoteProtocolError(f"unexpected frame {kind!r}")
         report = delivery.parse_report(body)

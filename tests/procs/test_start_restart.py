@@ -146,11 +146,13 @@ def test_isolated_remote_ends_with_the_send_that_asked_for_it(tree: Opener) -> N
     assert gone(made.pid_of(boot))
 
 
-def test_wish_of_a_child_other_than_send_is_ignored(tree: Opener) -> None:
+def test_child_that_wishes_what_only_send_may_is_replaced(tree: Opener) -> None:
     made = tree()
     pids = made.up()
     made.ask(pids["remote0"], b"stop-all")
-    made.wait_log(b"warning: unexpected b'a' from qmail-remote, ignored\n")
+    made.wait_log(b"warning: unexpected b'a' from qmail-remote: ending it\n")
+    made.wait("closed", role="remote0")
+    made.wait("ready", role="remote0")
     os.kill(pids["send"], 0)
 
 

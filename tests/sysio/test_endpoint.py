@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -84,3 +85,28 @@ def test_endpoint_to_a_lost_peer_closes_descriptors_it_was_given(loop: Loop) -> 
     os.close(read)
     until_closed(loop, side)
     assert side.reasons == ["closed"]
+
+
+def test_peer_that_asks_for_life_and_never_reads_fills_no_memory(loop: Loop) -> None:
+    ours, theirs = pair()
+    side = Side(loop, ours)
+    theirs.setblocking(False)
+    ping = frames.frame(frames.PING, b"")
+    flood = ping * (frames.PACKET_MAX // len(ping))
+    for _ in range(2000):
+        with suppress(BlockingIOError):
+            theirs.send(flood)
+        loop.turn(0)
+        assert side.endpoint.backlog <= 1
+    # What it did not read goes out before it is answered again.
+    with suppress(BlockingIOError):
+        while theirs.recv(100):
+            loop.turn(0)
+    theirs.send(ping + frames.frame(b"q", b"x") + ping)
+    loop.turn(1)
+    loop.turn(0)
+    assert side.got[-1] == b"x"
+    answer = theirs.recv(100)
+    assert answer == frames.frame(b"a", b"x") + frames.frame(frames.PONG, b"")
+    side.endpoint.close("done")
+    theirs.close()
