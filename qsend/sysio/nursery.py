@@ -133,14 +133,13 @@ class Nursery:
             self._do[action](child)
 
     def reap(self) -> None:
-        """Take note of every child that has ended."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        """Take note of every child that has ended.
+
+        Crashes first: clean ends by itself when send is gone, but what was lost
+        is send.
+        """
+        ended = sorted(_reaped(), key=lambda each: each[1] == 0)
+        for pid, status in ended:
             for child in self.living():
                 if child.pid == pid:
                     self._ended(child, status)
@@ -316,3 +315,15 @@ class Nursery:
         child.kill = self._loop.call_later(
             self._keeper.grace_s(child) * self._pace, kill
         )
+
+
+def _reaped() -> Iterator[tuple[int, int]]:
+    """Pid and status of every child that has ended and was not reaped yet."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status

@@ -64,6 +64,24 @@ def test_send_and_clean_restart_as_a_pair(tree: Opener, victim: str) -> None:
     made.wait_met({(new["send"], "remote0")})
 
 
+def test_who_crashed_is_named_not_who_ended_for_it(tree: Opener) -> None:
+    made = tree()
+    pids = made.up()
+    os.kill(made.pid, signal.SIGSTOP)
+    os.kill(pids["send"], signal.SIGKILL)
+    assert gone(pids["send"])
+    # As clean does when send's line closes; start was not yet told of either.
+    os.kill(pids["clean"], signal.SIGUSR2)
+    assert gone(pids["clean"])
+    os.kill(made.pid, signal.SIGCONT)
+    made.wait("boot", 2)
+    os.kill(made.pid, signal.SIGTERM)
+    assert made.end() == 0
+    assert made.log == (
+        b"warning: lost qmail-send (killed by signal 9), starting it again\n"
+    )
+
+
 def test_new_pair_waits_for_an_old_one_that_hangs(tree: Opener, home: Path) -> None:
     (home / "clean.hangs").touch()
     made = tree()
