@@ -5,18 +5,19 @@ Must not: parse anything; see formats/control.py.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from qsend.core.errors import ConfigError, ConfigFault
-from qsend.formats.control import FILE_MAX
+from qsend.formats.control import FILE_MAX, KNOWN
 
 
 def read_controls(home: str) -> dict[str, bytes]:
     """Name to content of every regular file in `home`/control.
 
     Names that start with a dot or end with `~` are an editor's and are left out,
-    as is whatever is not a regular file.
+    as is what is no regular file and has no control's name either.
     Raises: ConfigError with every file that cannot be read or is longer than
         FILE_MAX; also when the directory itself cannot be read.
     """
@@ -31,7 +32,7 @@ def read_controls(home: str) -> dict[str, bytes]:
         if name[0] == "." or name[-1] == "~":
             continue
         try:
-            content = _read(os.path.join(directory, name))
+            content = _read(os.path.join(directory, name), is_known=name in KNOWN)
         except OSError as exc:
             faults.append(_fault(name, f"unreadable: {exc.strerror}"))
             continue
@@ -48,8 +49,8 @@ def _fault(name: str, problem: str) -> ConfigFault:
     return ConfigFault(file=f"control/{name}".rstrip("/"), line=0, problem=problem)
 
 
-def _read(path: str) -> bytes | None:
-    """At most FILE_MAX + 1 bytes; None when this is no regular file."""
+def _read(path: str, *, is_known: bool) -> bytes | None:
+    """At most FILE_MAX + 1 bytes; None for what is left out."""
     # O_NONBLOCK: a FIFO in the directory must not hold up the whole tree.
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -59,6 +60,9 @@ def _read(path: str) -> bytes | None:
         return None  # removed since the listing: the same as never there
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
+        if is_known:
+            # Its default would be in force, and nobody would know why.
+            raise OSError(errno.EINVAL, "expected a regular file")
         return None
     with open(fd, "rb") as file:
         return file.read(FILE_MAX + 1)

@@ -44,9 +44,13 @@ def test_every_unreadable_file_is_told(control: Path) -> None:
     (control / "locals").symlink_to("nowhere")
     with (control / "big").open("wb") as file:
         file.truncate(FILE_MAX + 1)
+    os.mkfifo(control / "helohost")
+    (control / "patrn").mkdir()
     assert faults(control.parent) == [
         "control/big: longer than 16777216 bytes",
+        "control/helohost: unreadable: expected a regular file",
         "control/locals: unreadable: No such file or directory",
+        "control/patrn: unreadable: expected a regular file",
     ]
 
 
