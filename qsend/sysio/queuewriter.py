@@ -244,6 +244,7 @@ class Draft:
         """S1 -> S3: stale names away, mess/N, intd/N. Once."""
         if self._state is not _State.OPEN:
             return
+        self._refuse_taken()
         self._unlink_stale()
         self._link_mess()
         self._state = _State.NAMED
@@ -254,6 +255,20 @@ class Draft:
             writer.own(fd)
         except OSError as exc:
             raise trouble(QueueExit.INTD, exc) from exc
+
+    def _refuse_taken(self) -> None:
+        """Stop if some file that is not inode N is called mess/N.
+
+        In a queue restored from a copy: what else is called N is that message's.
+        """
+        writer, name = self._writer, str(self.messid)
+        try:
+            is_taken = writer.dirs.exists(name, writer.dirs.of("mess", self.messid))
+        except OSError as exc:
+            raise trouble(QueueExit.MESS, exc) from exc
+        if is_taken:
+            self._spoil()
+            raise QueueTrouble(QueueExit.MESS, f"mess/{name} is another file")
 
     def _unlink_stale(self) -> None:
         """Remove envelopes of an older message with this number.
@@ -300,10 +315,7 @@ class Draft:
         self._name = ""
 
     def _spoil(self) -> None:
-        """Keep this inode in use: freed, it would be the next message's again.
-
-        Some file that is not inode N is called mess/N (a restored backup).
-        """
+        """Keep this inode in use: freed, it would be the next message's again."""
         spoiled = self._writer.spoiled
         if len(spoiled) < _SPOILED_MAX:
             os.ftruncate(self._mess.fd, 0)

@@ -194,10 +194,15 @@ def test_foreign_file_with_our_number_is_kept_and_avoided(
     draft = writer.begin(HEAD)
     foreign = queue / f"mess/{draft.messid % 23}/{draft.messid}"
     foreign.write_bytes(b"foreign")
+    envelopes = [queue / f"{name}/{draft.messid}" for name in ("intd", "todo")]
+    for envelope in envelopes:
+        envelope.write_bytes(b"theirs")
     draft.write_envelope(b"u1\0")
     assert codes(draft.seal) == QueueExit.MESS
     draft.discard()
     assert foreign.read_bytes() == b"foreign"
+    # In a queue restored from a copy they are that message's.
+    assert [envelope.read_bytes() for envelope in envelopes] == [b"theirs"] * 2
     for _ in range(3):
         other = sealed(writer)
         assert other.messid != draft.messid
