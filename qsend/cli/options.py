@@ -7,6 +7,7 @@ Source: getopt(3); qmail subgetopt.c.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 
 from qsend.core.errors import PermFail
@@ -66,3 +67,14 @@ class CommandLine:
         if not self._rest:
             raise UsageError(f"option requires an argument -- {letter}")
         return self._rest.pop()
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+    """Whether `--help` is all that was said: beside others it may be an address."""
+    return list(argv) == ["--help"]
+
+
+def teach(text: str) -> int:
+    """Print what a program is for; the exit code."""
+    sys.stdout.write(text)
+    return 0

@@ -11,6 +11,14 @@ _NAME_MAX = 253
 _LABEL = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
+def add_line(content: bytes, line: bytes) -> bytes:
+    """A list with one line more at its end, unless it has that line."""
+    if line.lower() in map(bytes.lower, content.split(b"\n")):
+        return content
+    end = b"" if content[-1:] in (b"", b"\n") else b"\n"
+    return b"%b%b%b\n" % (content, end, line)
+
+
 def first_controls(me: bytes) -> dict[str, bytes]:
     """Name to content of the files that config-fast makes for the host `me`.
 
@@ -34,14 +42,18 @@ def check_host_name(text: str) -> bytes:
 
     Raises: ConfigError when it is none.
     """
-    name = text.rstrip(".").lower()
-    labels = name.encode("ascii", "replace").split(b".")
-    if len(labels) < 2 or len(name) > _NAME_MAX or not all(map(_is_label, labels)):
+    name = text.rstrip(".").lower().encode("ascii", "replace")
+    if b"." not in name or not is_host_name(name):
         problem = (
             f"expected a full host name such as mail.example.org, found {text[:80]!r}"
         )
         raise ConfigError([ConfigFault(file="--me", line=0, problem=problem)])
-    return name.encode()
+    return name
+
+
+def is_host_name(name: bytes) -> bool:
+    """Whether it is one label or more as host names have, in lower case."""
+    return len(name) <= _NAME_MAX and all(map(_is_label, name.split(b".")))
 
 
 def _is_label(label: bytes) -> bool:

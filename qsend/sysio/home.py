@@ -58,6 +58,11 @@ def read_control(home: str, name: str) -> bytes | None:
     return _read_bounded(os.path.join(home, "control", name), FILE_MAX)
 
 
+def read_users(home: str, name: str) -> bytes | None:
+    """The whole content of `<home>/users/<name>`; as read_control."""
+    return _read_bounded(os.path.join(home, "users", name), FILE_MAX)
+
+
 def _read_bounded(path: str, limit: int) -> bytes | None:
     try:
         with open(path, "rb") as file:

@@ -30,6 +30,16 @@ PROGRAMS: Mapping[str, tuple[str, int]] = {
     "qmail-clean": ("qmail_clean", 0o755),
     "qmail-lspawn": ("qmail_lspawn", 0o700),
     "maildirmake": ("maildirmake", 0o755),
+    "qmail-showctl": ("qmail_showctl", 0o755),
+    "qmail-tcpto": ("qmail_tcpto", 0o755),
+    "qmail-tcpok": ("qmail_tcpok", 0o755),
+    "qmail-newu": ("qmail_newu", 0o700),
+    "qmail-newmrh": ("qmail_newmrh", 0o700),
+    "qmail-pw2u": ("qmail_pw2u", 0o755),
+    "qmail-getpw": ("qmail_getpw", 0o755),
+    "splogger": ("splogger", 0o755),
+    "config": ("config", 0o755),
+    "config-fast": ("config_fast", 0o755),
 }
 """Program to (module of qsend.cli, mode); none is setuid. A script must be
 readable to be run, so what qmail installs as 0711 is 0755 here."""

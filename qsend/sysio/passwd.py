@@ -19,6 +19,19 @@ _BUFFER_BYTES = 4096
 _BUFFER_MAX = 1 << 20
 """Give up on an entry of more than a mebibyte."""
 
+_NO_HOME = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    }
+)
+"""A home that is not there or not visible to us makes no user (qmail-getpw(8));
+any other failure is about the machine, not about the account."""
+
 
 class _Passwd(ctypes.Structure):
     _fields_ = [
@@ -63,6 +76,21 @@ def by_uid(uid: int) -> PasswdEntry | None:
             _libc.getpwuid_r(ctypes.c_uint32(uid), entry, text, size, found)
         )
     )
+
+
+def is_user(entry: PasswdEntry) -> bool:
+    """Whether an account counts as a user: not root, and it owns its home.
+
+    Raises: OSError when the home cannot be looked at for a passing reason.
+    """
+    if entry.account.uid == 0 or entry.home[:1] != b"/":
+        return False
+    try:
+        return os.stat(entry.home).st_uid == entry.account.uid
+    except OSError as exc:
+        if exc.errno in _NO_HOME:
+            return False
+        raise
 
 
 def _find(call: Callable[[object, object, object, object], int]) -> PasswdEntry | None:

@@ -1,7 +1,8 @@
 """The shared table of silent hosts on disk, as the classic qmail-remote uses it.
 
-Every failure counts as an empty table: it only saves time, and mail must go on
-without it. Must not be used by long-lived processes: core/tcpto.py is theirs.
+Every failure counts as an empty table, but where an operator asks: it only saves
+time, and mail must go on without it. Must not be used by long-lived processes:
+core/tcpto.py is theirs.
 Source: tcpto.c, tcpto_clean.c.
 """
 
@@ -77,13 +78,27 @@ class TcptoTable:
 
 def clear(path: str) -> None:
     """Free every record; the file gets its full length if it exists."""
-    with _locked(path) as fd:
-        if fd is None:
-            return
-        try:
-            os.pwrite(fd, bytes(TABLE_BYTES), 0)
-        except OSError:
-            return  # as everywhere here: mail goes on without the table
+    try:
+        free_all(path)
+    except OSError:
+        return  # as everywhere here: mail goes on without the table
+
+
+def free_all(path: str) -> None:
+    """As `clear`, for an operator: raises OSError."""
+    with open(path, "r+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(bytes(TABLE_BYTES))
+
+
+def read_all(path: str) -> tuple[Record, ...]:
+    """Every record, for an operator. Raises: OSError.
+
+    Needs to write the file, as the lock that the writers take does in qmail.
+    """
+    with open(path, "r+b", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return parse_table(file.read(TABLE_BYTES))
 
 
 @contextmanager

@@ -7,7 +7,6 @@ Source: qmail-lspawn.c nughde_get(), qmail-getpw.c, qmail-users(5).
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import replace
 
@@ -20,19 +19,6 @@ from qsend.sysio import passwd
 from qsend.sysio.cdbfile import CdbFile
 
 _Stamp = tuple[int, int, int, int]
-
-_NO_HOME = frozenset(
-    {
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EACCES,
-        errno.EPERM,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-    }
-)
-"""A home that is not there or not visible to us makes no user (qmail-getpw(8));
-any other failure is about the machine, not about the account."""
 
 
 class UsersCdb:
@@ -148,7 +134,7 @@ class UserDb:
             return self._find_own(local)
         for candidate in users.passwd_candidates(local):
             entry = self._entry(candidate.name)
-            if entry is not None and _is_user(entry):
+            if entry is not None and passwd.is_user(entry):
                 return _user(candidate, entry)
         return None
 
@@ -162,7 +148,7 @@ class UserDb:
 
     def _find_own(self, local: bytes) -> User | None:
         entry = passwd.by_uid(self._accounts.alias.uid)
-        if entry is None or not _is_user(entry):
+        if entry is None or not passwd.is_user(entry):
             return None
         candidate = users.own_candidate(local, entry.name)
         return None if candidate is None else _user(candidate, entry)
@@ -179,18 +165,3 @@ def _user(candidate: users.Candidate, entry: passwd.PasswdEntry) -> User:
     return users.passwd_user(
         candidate, name=entry.name, account=entry.account, home=entry.home
     )
-
-
-def _is_user(entry: passwd.PasswdEntry) -> bool:
-    """Whether an account counts as a user: not root, and it owns its home.
-
-    Raises: OSError when the home cannot be looked at for a passing reason.
-    """
-    if entry.account.uid == 0 or entry.home[:1] != b"/":
-        return False
-    try:
-        return os.stat(entry.home).st_uid == entry.account.uid
-    except OSError as exc:
-        if exc.errno in _NO_HOME:
-            return False
-        raise

@@ -1,0 +1,215 @@
+"""What qmail-showctl says of every control file.
+
+The lines of qmail's own controls are qmail's, which scripts look for; qsend's
+controls follow in the same form. Must not: read anything.
+Source: qmail-showctl.c; qmail-control(5); formats/control.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from qsend.core.errors import ConfigError
+from qsend.formats.control import KNOWN, lines, one_line, parse_controls
+
+OOPS = "Oops! Trouble reading this file."
+_PRINTABLE = bytes(byte if 32 <= byte <= 126 else ord("?") for byte in range(256))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known of the control directory.
+
+    `files` has the content of those that can be read, None for those that cannot;
+    `mtimes` when each was changed.
+    """
+
+    files: Mapping[str, bytes | None]
+    mtimes: Mapping[str, float]
+
+    @property
+    def me(self) -> bytes | None:
+        """The host's name, where there is one."""
+        content = self.files.get("me")
+        return None if content is None else one_line(content)
+
+
+Sentences = Callable[[Facts, str], Iterator[str]]
+"""What follows `name: `, by the name: a line or more, without line ends."""
+
+
+def text(default: str, before: str, *, by_me: bool = False) -> Sentences:
+    """A file of one line; `by_me` makes `me` the default where that exists."""
+
+    def say(facts: Facts, name: str) -> Iterator[str]:
+        content = facts.files.get(name)
+        if content is not None:
+            yield f"{before}{shown(one_line(content))}."
+            return
+        me = facts.me if by_me else None
+        yield f"(Default.) {before}{default if me is None else shown(me)}."
+
+    return say
+
+
+def number(default: int, before: str, after: str = "") -> Sentences:
+    """A file with a number; without digits it counts as absent."""
+
+    def say(facts: Facts, name: str) -> Iterator[str]:
+        digits = _digits(one_line(facts.files.get(name) or b""))
+        if digits:
+            yield f"{before}{int(digits)}{after}."
+        else:
+            yield f"(Default.) {before}{default}{after}."
+
+    return say
+
+
+def several(default: str, before: str, after: str) -> Sentences:
+    """A file with one thing per line; the first line stays empty."""
+
+    def say(facts: Facts, name: str) -> Iterator[str]:
+        content = facts.files.get(name)
+        if content is None:
+            yield f"(Default.) {default}"
+            return
+        yield ""
+        for _, line in lines(content):
+            yield f"{before}{shown(line)}{after}"
+
+    return say
+
+
+def _more_hosts(facts: Facts, name: str) -> Iterator[str]:
+    recipients = "SMTP clients may send messages to recipients at "
+    if "rcpthosts" in facts.files:
+        return several("No effect.", recipients, ".")(facts, name)
+    without = "No rcpthosts; "
+    return several(
+        f"{without}morercpthosts is irrelevant.",
+        f"{without}doesn't matter that morercpthosts has ",
+        ".",
+    )(facts, name)
+
+
+def _more_hosts_cdb(facts: Facts, name: str) -> Iterator[str]:
+    text, cdb = facts.mtimes.get("morercpthosts"), facts.mtimes.get(name)
+    if text is None and cdb is None:
+        yield "(Default.) No effect."
+    elif text is None:
+        yield "Oops! morercpthosts.cdb exists but morercpthosts doesn't."
+    elif cdb is None:
+        yield "Oops! morercpthosts exists but morercpthosts.cdb doesn't."
+    elif text > cdb:
+        yield "Oops! morercpthosts.cdb is older than morercpthosts."
+    else:
+        yield "Modified recently enough; hopefully up to date."
+
+
+TABLE: Mapping[str, Sentences] = {
+    "badmailfrom": several(
+        "Any MAIL FROM is allowed.", "", " not accepted in MAIL FROM."
+    ),
+    "bouncefrom": text("MAILER-DAEMON", "Bounce user name is "),
+    "bouncehost": text("bouncehost", "Bounce host name is ", by_me=True),
+    "concurrencylocal": number(10, "Local concurrency is "),
+    "concurrencyremote": number(20, "Remote concurrency is "),
+    "databytes": number(0, "SMTP DATA limit is ", " bytes"),
+    "defaultdomain": text("defaultdomain", "Default domain name is ", by_me=True),
+    "defaulthost": text("defaulthost", "Default host name is ", by_me=True),
+    "doublebouncehost": text("doublebouncehost", "2B recipient host: ", by_me=True),
+    "doublebounceto": text("postmaster", "2B recipient user: "),
+    "envnoathost": text("envnoathost", "Presumed domain name is ", by_me=True),
+    "helohost": text("helohost", "SMTP client HELO host name is ", by_me=True),
+    "idhost": text("idhost", "Message-ID host name is ", by_me=True),
+    "localiphost": text("localiphost", "Local IP address becomes ", by_me=True),
+    "locals": several(
+        "Messages for me are delivered locally.",
+        "Messages for ",
+        " are delivered locally.",
+    ),
+    "me": text("undefined! Uh-oh", "My name is "),
+    "percenthack": several(
+        "The percent hack is not allowed.",
+        "The percent hack is allowed for user%host@",
+        ".",
+    ),
+    "plusdomain": text("plusdomain", "Plus domain name is ", by_me=True),
+    "qmqpservers": several("No QMQP servers.", "QMQP server: ", "."),
+    "queuelifetime": number(604800, "Message lifetime in the queue is ", " seconds"),
+    "rcpthosts": several(
+        "SMTP clients may send messages to any recipient.",
+        "SMTP clients may send messages to recipients at ",
+        ".",
+    ),
+    "morercpthosts": _more_hosts,
+    "morercpthosts.cdb": _more_hosts_cdb,
+    "smtpgreeting": text("smtpgreeting", "SMTP greeting: 220 ", by_me=True),
+    "smtproutes": several("No artificial SMTP routes.", "SMTP route: ", ""),
+    "timeoutconnect": number(60, "SMTP client connection timeout is ", " seconds"),
+    "timeoutremote": number(1200, "SMTP client data timeout is ", " seconds"),
+    "timeoutsmtpd": number(1200, "SMTP server data timeout is ", " seconds"),
+    "virtualdomains": several("No virtual domains.", "Virtual domain: ", ""),
+    # What follows is qsend's own.
+    "concurrencyperhost": number(20, "Attempts at once to one remote destination: "),
+    "concurrencyperuser": number(10, "Local deliveries at once to one home: "),
+    "durability": text("full", "Durability is "),
+    "patrn": text("002", "Homes and .qmail files must not have the mode bits "),
+    "queueminfree": number(1 << 20, "Mail is refused when the queue has less than ",
+                           " bytes free"),
+    "resolvers": several("The system's DNS servers are asked.", "DNS server: ", "."),
+    "timeoutterm": number(60, "Deliveries under way get ", " seconds at the end"),
+}  # fmt: skip
+"""Name to sentences, in the order of qmail-showctl."""
+
+
+def control_lines(facts: Facts) -> Iterator[str]:
+    """Everything about every control file, and about files that are none."""
+    problems = _problems(facts.files)
+    for name, sentences in TABLE.items():
+        yield ""
+        if name in facts.files and facts.files[name] is None:
+            yield f"{name}: {OOPS}"
+        elif name in problems:
+            yield f"{name}: Oops! {problems[name]}"
+        else:
+            first, *others = sentences(facts, name)
+            yield f"{name}: {first}"
+            yield from others
+    for name in facts.files:
+        if name not in TABLE:
+            yield ""
+            yield f"{shown(name.encode(errors='surrogateescape'))}: {_UNKNOWN}"
+
+
+_UNKNOWN = "I have no idea what this file does."
+
+
+def _problems(files: Mapping[str, bytes | None]) -> dict[str, str]:
+    """Name to what qsend does not understand in that file; it would not start."""
+    known = {
+        name: content
+        for name, content in files.items()
+        if name in KNOWN and content is not None
+    }
+    try:
+        parse_controls({"locals": b"", **known})
+    except ConfigError as exc:
+        return {
+            fault.file.removeprefix("control/"): (
+                f"Line {fault.line}: {fault.problem}; qsend does not start with this."
+            )
+            for fault in exc.faults
+        }
+    return {}
+
+
+def _digits(line: bytes) -> bytes:
+    rest = line.lstrip(b"0123456789")
+    return line[: len(line) - len(rest)]
+
+
+def shown(value: bytes) -> str:
+    """Text without what a terminal would obey, as qmail-showctl prints it."""
+    return value.translate(_PRINTABLE).decode("ascii")
