@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from qsend.core import settle
 from qsend.core.errors import LocalProtocolError
 from qsend.core.manager import Manager
@@ -52,11 +54,16 @@ def hold(manager: Manager, what: bytes) -> None:
 
     Raises: LocalProtocolError when `what` names nothing that can be held.
     """
-    for name in _names(what):
+    restore(manager, _names(what))
+    manager.act(SaveHolds())
+
+
+def restore(manager: Manager, names: Iterable[bytes]) -> None:
+    """Hold what was held before a restart: names as they were saved."""
+    for name in names:
         manager.attempts.held.add(name)
         if name.startswith(b"host:"):
             manager.attempts.waiting[Channel.REMOTE].hold(name[5:], held=True)
-    manager.act(SaveHolds())
 
 
 def release(manager: Manager, what: bytes, now: int) -> None:

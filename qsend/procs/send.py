@@ -29,7 +29,7 @@ from qsend.core.message import (
     StartDelivery,
 )
 from qsend.core.model import Channel
-from qsend.core.operator import flush
+from qsend.core.operator import flush, restore
 from qsend.core.plan import Plan, Purpose
 from qsend.formats import injection, startwire
 from qsend.formats.control import parse_controls
@@ -163,7 +163,7 @@ class Send:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if self.controls.durability.value != "full":
             self.sink.warning(f"durability is {self.controls.durability.value}")
-        self.manager.attempts.held |= self.holds.load(self.queue)
+        restore(self.manager, self.holds.load(self.queue))
         self._say_status()
         for name, sock in self._peers.items():
             self._attach(name, sock)

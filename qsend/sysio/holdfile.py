@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 
+from qsend.core.errors import QueueCorrupt
 from qsend.core.model import MessId
 from qsend.sysio.fsq import Queue
 
@@ -64,13 +66,13 @@ class HoldFile:
 
 
 def _birth(queue: Queue, name: bytes) -> bytes:
-    """The birth of the message's info file, or of its todo file; b"" for none."""
+    """The birth of the message's info file, or of its todo file; b"" for none.
+
+    A file that cannot be used counts as none: whoever works the message tells.
+    """
     messid = MessId(int(name[5:]))
-    try:
+    with suppress(OSError, QueueCorrupt):
         return b"%d" % queue.read_info(messid)[1]
-    except FileNotFoundError:
-        pass
-    try:
+    with suppress(OSError, QueueCorrupt):
         return b"%d" % (queue.read_todo(messid)[1] // 1_000_000_000)
-    except FileNotFoundError:
-        return b""
+    return b""
