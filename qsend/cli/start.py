@@ -68,14 +68,15 @@ def main(argv: Sequence[str]) -> int:
         rspawn=_absolute(args.rspawn),
         clean=_absolute(args.clean),
     )
-    return _run(options)
+    return run(options)
 
 
 def _absolute(program: str | None) -> str | None:
     return None if program is None else os.path.abspath(program)
 
 
-def _run(options: start.StartOptions) -> int:
+def run(options: start.StartOptions) -> int:
+    """Run the tree until it is stopped; the exit code."""
     try:
         return start.main(options, MAINS)
     except Exception as exc:  # noqa: BLE001 - the outermost frame of the root
