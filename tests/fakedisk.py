@@ -113,11 +113,21 @@ class FakeDisk(FakeTree):
 
     def fsync(self, fd: int, /) -> None:
         node = self._at(fd).node
-        self._may("fsync", self.name_of(fd))
+        if self.fail:
+            self._may("fsync", self.name_of(fd))
         self._record(Op("sync", node))
 
     def fchmod(self, fd: int, mode: int, /) -> None:
         self._record(Op("chmod", self._at(fd).node, offset=mode))
+
+    def fchown(self, fd: int, _uid: int, _gid: int, /) -> None:
+        self._at(fd)  # everything is root's here, and stays it
+
+    def rmdir(self, path: str, /, *, dir_fd: int | None = None) -> None:
+        directory, name, node = self._found("rmdir", path, dir_fd)
+        if self._nodes[node].names:
+            _fail(errno.ENOTEMPTY, path)
+        self._record(Op("unlink", directory, name))
 
     def mkdir(
         self, path: str, mode: int = 0o777, /, *, dir_fd: int | None = None
@@ -216,8 +226,9 @@ class FakeDisk(FakeTree):
             base = self._nodes[base].names.get(part, -1)
             if base < 0:
                 _fail(errno.ENOENT, path)
-        where = "" if dir_fd is None else self.name_of(dir_fd)
-        self._may(call, f"{where}/{path}".strip("/"))
+        if self.fail:  # finding the path is what takes time
+            where = "" if dir_fd is None else self.name_of(dir_fd)
+            self._may(call, f"{where}/{path}".strip("/"))
         return base, name
 
     def _found(self, call: str, path: str, dir_fd: int | None) -> tuple[int, str, int]:

@@ -16,6 +16,7 @@ from qsend.core.errors import ConfigError, QsendError
 COMMANDS: dict[str, tuple[str, str]] = {
     "setup": ("setup", "make accounts, directories, controls and aliases"),
     "check": ("check", "say what is wrong with controls, queue and accounts"),
+    "repair": ("repair", "mend a queue after a restore, a copy or damage"),
     "start": ("start", "run the mail system in the foreground"),
     "status": ("control", "what is running, waiting and held"),
     "queue": ("control", "list queued messages"),

@@ -117,14 +117,20 @@ def verify(home: str, accounts: Accounts) -> list[ConfigFault]:
 
     Looks at the fixed entries only; see verify_messages.
     """
+    faults = entry_faults(home, accounts)
+    if not faults:
+        faults += _foreign_parts(home)
+        faults += _device_faults(home)
+    return faults
+
+
+def entry_faults(home: str, accounts: Accounts) -> list[ConfigFault]:
+    """The fixed entries that are missing or different: what `create` mends."""
     faults: list[ConfigFault] = []
     for entry in ENTRIES:
         owner = owner_of(entry.owner, accounts)
         for path in entry.paths():
             faults += _faults_of(os.path.join(home, "queue", path), path, entry, owner)
-    if not faults:
-        faults += _foreign_parts(home)
-        faults += _device_faults(home)
     return faults
 
 
