@@ -30,7 +30,10 @@ class FakeSend:
         *,
         cwd: Path | str | None = None,
         env: Mapping[str, str] | None = None,
+        has_slots: bool = True,
     ) -> None:
+        """`has_slots`: the program begins with the byte that says how many."""
+        self._has_slots = has_slots
         self._argv = argv
         self._cwd = cwd
         self._env = env
@@ -49,7 +52,7 @@ class FakeSend:
         assert self.process.stdout is not None
         self.to_spawner = self.process.stdin
         self.from_spawner = self.process.stdout
-        self.start_byte = self._read(1)[0]
+        self.start_byte = self.read(1)[0] if self._has_slots else 0
         return self
 
     def __exit__(
@@ -80,9 +83,9 @@ class FakeSend:
 
     def report(self) -> tuple[int, bytes, bytes]:
         """(slot, letter, text) of the next report, of any length."""
-        delnum = self._read(1)[0]
+        delnum = self.read(1)[0]
         text = b""
-        while (byte := self._read(1)) != b"\0":
+        while (byte := self.read(1)) != b"\0":
             text += byte
         return delnum, text[:1], text[1:]
 
@@ -96,7 +99,8 @@ class FakeSend:
         self.to_spawner.close()
         return self.process.wait(DEADLINE_S)
 
-    def _read(self, count: int) -> bytes:
+    def read(self, count: int) -> bytes:
+        """So many bytes of what it wrote."""
         end = clock.mono() + DEADLINE_S
         while len(self._unread) < count:
             left = max(0.0, end - clock.mono())
