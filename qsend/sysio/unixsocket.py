@@ -16,6 +16,11 @@ from qsend.core.model import Account
 
 _PATH_MAX = 107
 
+BACKLOG = 128
+"""Clients that wait to be accepted; more wait in connect(2), of each process one.
+Thousands would let a single process that connects, dies and connects again put
+seconds of dead clients before everybody else."""
+
 
 def listen_at(path: str, mode: int, owner: Account | None = None) -> socket.socket:
     """A listening socket at `path`, replacing what a dead process left there.
@@ -33,7 +38,7 @@ def listen_at(path: str, mode: int, owner: Account | None = None) -> socket.sock
         if owner is not None and os.geteuid() == 0:
             os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
         os.chmod(path, mode)
-        sock.listen(socket.SOMAXCONN)
+        sock.listen(BACKLOG)
     except OSError as exc:
         sock.close()
         raise Fatal(f"cannot listen at {path}: {exc.strerror}") from exc
