@@ -7,7 +7,6 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -64,15 +63,10 @@ class Secretive(Tree):
 
 
 @pytest.fixture(scope="module")
-def running(
-    installation: Installation, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Tree]:
+def running(installation: Installation) -> Iterator[Tree]:
     """A tree that has delivered, bounced and asked the network."""
-    top = tmp_path_factory.mktemp("privileges")
-    for path in (top, *top.parents):
-        if path.is_relative_to("/tmp") and path != Path("/tmp"):
-            path.chmod(path.stat().st_mode | 0o055)
-    with Secretive(installation, top / "home") as tree, Peer(LOCKSTEP) as peer:
+    home = installation.path.parent / "privileges"
+    with Secretive(installation, home) as tree, Peer(LOCKSTEP) as peer:
         tree.control("smtproutes", f":127.0.0.1:{peer.port}\n")
         tree.control("sqlserver", "")
         (tree.home / "control/sqlserver").chmod(0o600)

@@ -1,0 +1,97 @@
+"""qsend check as root, on the home of a running tree."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from qsend.sysio import sandbox
+from tests.tree.harness import Tree
+
+pytestmark = pytest.mark.root
+
+
+def check(tree: Tree) -> tuple[int, list[str]]:
+    done = tree.run("check", check=False)
+    assert not done.stderr
+    return done.returncode, done.stdout.decode().splitlines()
+
+
+def test_running_tree_is_well_and_its_sandboxes_are_told(tree: Tree) -> None:
+    tree.start()
+    tree.run("hold", "local")
+    tree.queue([b"postmaster@here.example"])
+    tree.wait_for(rb"new msg \d+\n")
+    code, lines = check(tree)
+    features = " ".join(sandbox.features())
+    assert (code, lines) == (
+        0,
+        [
+            f"sandbox: remote lookup clean enqueue send: "
+            f"{features or 'this kernel has none'}",
+            "sandbox: start lspawn local: none, because users' programs would "
+            "inherit it",
+            f"{tree.home}: all is well",
+        ],
+    )
+
+
+def test_each_breach_is_found_and_setup_mends_what_is_its_own(tree: Tree) -> None:
+    tree.control("smtproutes", ":relay.example\n")
+    home = tree.home
+    (home / "control/smtproutes").chmod(0o600)
+    (home / "control").chmod(0o777)
+    (home / "bin/sendmail").chmod(0o4755)
+    os.chown(home / "queue/info", 0, -1)
+    (home / "queue/bounce/77").touch()
+    code, lines = check(tree)
+    assert code == 1
+    for want in (
+        "control: expected mode 0755, found 0777",
+        "control/smtproutes: qmailr (uid ",
+        "bin/sendmail: is setuid or setgid; nothing of qsend's is",
+        "queue/info: expected owner ",
+        "queue/bounce/77: expected owner ",
+    ):
+        assert [line for line in lines if line.startswith(want)], (want, lines)
+    assert len(lines) == 5 + 2
+    tree.run("setup")
+    code, lines = check(tree)
+    assert code == 1
+    assert [line.split(":")[0] for line in lines] == [
+        "control/smtproutes", "queue/bounce/77", "sandbox", "sandbox",
+    ]  # fmt: skip
+
+
+def test_missing_accounts_and_groups_are_told(tree: Tree, open_tmp: Path) -> None:
+    """As on a machine where somebody has removed them."""
+    for name in ("passwd", "group"):
+        rows = Path("/etc", name).read_text().splitlines(keepends=True)
+        gone = ("qmailr:", "qmailp:", "nofiles:")
+        (open_tmp / name).write_text(
+            "".join(row for row in rows if not row.startswith(gone))
+        )
+    mounts = " && ".join(
+        f"mount --bind {open_tmp}/{name} /etc/{name}" for name in ("passwd", "group")
+    )
+    inside = ["unshare", "-m", "sh", "-c", f'{mounts} || exit 99; exec "$@"', "sh"]
+    done = subprocess.run(
+        [*inside, *tree.command("check")], capture_output=True, check=False
+    )
+    if done.returncode == 99 or b"unshare failed" in done.stderr:
+        pytest.skip("this machine lets root mount nothing")
+    assert done.returncode == 1, done.stderr
+    lines = done.stdout.decode().splitlines()
+    assert lines[:3] == [
+        "group nofiles: missing; `qsend setup`, run as root, adds it",
+        "account qmailp: missing; `qsend setup`, run as root, adds it",
+        "account qmailr: missing; `qsend setup`, run as root, adds it",
+    ]
+    started = subprocess.run(
+        [*inside, *tree.command("start")], capture_output=True, check=False, timeout=60
+    )
+    assert started.returncode == 100
+    assert started.stdout.count(b"alert: cannot start: ") == 3
