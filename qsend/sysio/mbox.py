@@ -4,7 +4,8 @@ Deliveries of this process to the same file queue for a lock of their own first,
 so that threads do not poll against each other; other programs are kept out by
 flock. Nothing sleeps while it holds the lock.
 Source: mbox(5), qmail-local.c mailfile(). Unlike qmail, a new
-file's directory entry is synced, and a device (/dev/null) is not synced or cut.
+file's directory entry is synced, a device (/dev/null) is not synced or cut, and a
+file that was replaced while we waited for its lock (maildir2mbox does) is opened anew.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from qsend.core.errors import TempFail
 from qsend.formats.control import Durability
@@ -35,6 +37,22 @@ _Key = tuple[int, int]
 
 class _Busy(Exception):
     """The lock was not to be had in time."""
+
+
+class _Replaced(Exception):
+    """The file that is locked is no longer the one of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One delivery under way."""
+
+    home_fd: int
+    path: bytes
+    prefix: bytes
+    message: MessageFile
+    owner: int | None
+    deadline_mono: float
 
 
 class _FileLocks:
@@ -77,7 +95,13 @@ class Mboxes:
         self._locks = _FileLocks()
 
     def deliver(
-        self, home_fd: int, path: bytes, prefix: bytes, message: MessageFile
+        self,
+        home_fd: int,
+        path: bytes,
+        prefix: bytes,
+        message: MessageFile,
+        *,
+        owner: int | None = None,
     ) -> None:
         """Append `prefix` and the message, quoted, to the file; make it if absent.
 
@@ -85,20 +109,15 @@ class Mboxes:
             home_fd: the home; a relative `path` starts there.
             path: the file; new ones get mode 0600.
             prefix: the From, Return-Path and Delivered-To lines.
+            owner: refuse what is not a regular file of this uid.
         Raises: TempFail; then the file is as before if it could be locked.
         """
+        deadline_mono = clock.mono() + self._lock_limit_s
+        entry = _Entry(home_fd, path, prefix, message, owner, deadline_mono)
         name = os.fsdecode(path)
         try:
-            fd, is_new = _open(home_fd, path)
-        except OSError as exc:
-            raise TempFail(f"Unable to open {name}: {exc.strerror}. (#4.2.1)") from exc
-        try:
-            try:
-                self._deliver(fd, prefix, message)
-            finally:
-                os.close(fd)
-            if is_new and self._durability is Durability.FULL:
-                _sync_parent(home_fd, path)
+            while not self._try(entry):
+                pass
         except _Busy as exc:
             raise TempFail(
                 f"File {name} is locked for {self._lock_limit_s:g} seconds. (#4.3.0)"
@@ -106,17 +125,35 @@ class Mboxes:
         except OSError as exc:
             raise TempFail(f"Unable to write {name}: {exc.strerror}. (#4.3.0)") from exc
 
-    def _deliver(self, fd: int, prefix: bytes, message: MessageFile) -> None:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            _append(fd, prefix, message)
-            return
-        deadline_mono = clock.mono() + self._lock_limit_s
-        with self._locks.hold((status.st_dev, status.st_ino), self._lock_limit_s):
-            is_locked = _lock(fd, deadline_mono)
+    def _try(self, entry: _Entry) -> bool:
+        """Deliver; False when the file was replaced meanwhile.
+
+        Raises: TempFail, _Busy, OSError.
+        """
+        fd, is_new = _open(entry)
+        try:
+            status = os.fstat(fd)
+            _check_owner(status, entry)
+            if stat.S_ISREG(status.st_mode):
+                self._deliver(fd, status, entry)
+            else:
+                _append(fd, entry)
+        except _Replaced:
+            return False
+        finally:
+            os.close(fd)
+        if is_new and self._durability is Durability.FULL:
+            _sync_parent(entry.home_fd, entry.path)
+        return True
+
+    def _deliver(self, fd: int, status: os.stat_result, entry: _Entry) -> None:
+        left_s = max(0.0, entry.deadline_mono - clock.mono())
+        with self._locks.hold((status.st_dev, status.st_ino), left_s):
+            is_locked = _lock(fd, entry.deadline_mono)
+            _check_same(status, entry)
             end = os.lseek(fd, 0, os.SEEK_END)
             try:
-                _append(fd, prefix, message)
+                _append(fd, entry)
                 if self._durability is not Durability.NONE:
                     os.fsync(fd)
             except BaseException:
@@ -129,12 +166,36 @@ class Mboxes:
                     fcntl.flock(fd, fcntl.LOCK_UN)
 
 
-def _open(home_fd: int, path: bytes) -> tuple[int, bool]:
+def _open(entry: _Entry) -> tuple[int, bool]:
+    """(descriptor, whether the file is new). Raises: TempFail."""
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC
+    path, home_fd = entry.path, entry.home_fd
     try:
-        return os.open(path, flags, dir_fd=home_fd), False
+        try:
+            return os.open(path, flags, dir_fd=home_fd), False
+        except FileNotFoundError:
+            return os.open(path, flags | os.O_CREAT, 0o600, dir_fd=home_fd), True
+    except OSError as exc:
+        name = os.fsdecode(path)
+        raise TempFail(f"Unable to open {name}: {exc.strerror}. (#4.2.1)") from exc
+
+
+def _check_owner(status: os.stat_result, entry: _Entry) -> None:
+    if entry.owner is None:
+        return
+    if status.st_uid != entry.owner or not stat.S_ISREG(status.st_mode):
+        name = os.fsdecode(entry.path)
+        raise TempFail(f"{name} is not a file of the recipient's. (#4.2.1)")
+
+
+def _check_same(status: os.stat_result, entry: _Entry) -> None:
+    """Raises: _Replaced when the name is another file's now."""
+    try:
+        found = os.stat(entry.path, dir_fd=entry.home_fd)
     except FileNotFoundError:
-        return os.open(path, flags | os.O_CREAT, 0o600, dir_fd=home_fd), True
+        raise _Replaced from None
+    if not os.path.samestat(found, status):
+        raise _Replaced
 
 
 def _lock(fd: int, deadline_mono: float) -> bool:
@@ -158,10 +219,10 @@ def _lock(fd: int, deadline_mono: float) -> bool:
             return True
 
 
-def _append(fd: int, prefix: bytes, message: MessageFile) -> None:
+def _append(fd: int, entry: _Entry) -> None:
     text = MboxText()
-    pending = prefix
-    for chunk in message.chunks():
+    pending = entry.prefix
+    for chunk in entry.message.chunks():
         write_all(fd, pending + text.feed(chunk))
         pending = b""
     write_all(fd, pending + text.finish())

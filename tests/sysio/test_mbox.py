@@ -200,3 +200,55 @@ def test_mbox_syncs_the_file_and_the_entry_of_a_new_one(
             mboxes.deliver(home, b"Mailbox", PREFIX, source)
         assert synced == expected
     os.close(source.fd)
+
+
+def test_mbox_of_another_owner_is_refused(tmp_path: Path, home: int) -> None:
+    path = tmp_path / "Mailbox"
+    path.write_bytes(b"before\n")
+    source = message(tmp_path, b"x\n")
+    mboxes = Mboxes(Durability.NONE)
+    with pytest.raises(TempFail, match="not a file of the recipient"):
+        mboxes.deliver(home, b"Mailbox", FROM, source, owner=os.geteuid() + 1)
+    with pytest.raises(TempFail, match="not a file of the recipient"):
+        mboxes.deliver(home, b"/dev/null", FROM, source, owner=os.geteuid())
+    assert path.read_bytes() == b"before\n"
+    mboxes.deliver(home, b"Mailbox", FROM, source, owner=os.geteuid())
+    os.close(source.fd)
+    assert path.read_bytes() == b"before\n" + FROM + b"x\n\n"
+
+
+def openings(path: Path) -> int:
+    """How many descriptors of this process are the file's."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:
+            continue
+    return found.count(str(path))
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+def test_mbox_replaced_while_its_lock_is_waited_for(
+    tmp_path: Path, home: int, is_left: bool
+) -> None:
+    path = tmp_path / "Mailbox"
+    path.write_bytes(b"old\n")
+    source = message(tmp_path, b"x\n")
+    mboxes = Mboxes(Durability.NONE)
+    with path.open("ab") as old:
+        fcntl.flock(old, fcntl.LOCK_EX)
+        thread = threading.Thread(
+            target=mboxes.deliver, args=(home, b"Mailbox", FROM, source)
+        )
+        thread.start()
+        while openings(path) < 2:
+            assert thread.is_alive()
+        if is_left:
+            (tmp_path / "new").write_bytes(b"new\n")
+            (tmp_path / "new").rename(path)
+        else:
+            path.unlink()
+    thread.join()
+    os.close(source.fd)
+    assert path.read_bytes() == (b"new\n" if is_left else b"") + FROM + b"x\n\n"
