@@ -147,13 +147,15 @@ class Local:
 def program_base(home: str, environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """What users' programs get besides the variables of their delivery.
 
-    PATH and QMAILQUEUE as the daemon has them, and the home, so that `forward`
-    and its kin in a dot-qmail file find this queue. Nothing else is inherited.
+    PATH and QMAILQUEUE as the daemon has them; the home and its programs first in
+    PATH, so that `forward` and its kin in a dot-qmail file are found, and find this
+    queue. Nothing else is inherited.
     """
-    base = {
-        b"PATH": environ.get(b"PATH") or _PATH,
-        b"QSEND_HOME": os.fsencode(home),
-    }
+    programs = os.fsencode(home) + b"/bin"
+    path = environ.get(b"PATH") or _PATH
+    if programs not in path.split(b":"):
+        path = programs + b":" + path
+    base = {b"PATH": path, b"QSEND_HOME": os.fsencode(home)}
     if queue_program := environ.get(b"QMAILQUEUE"):
         base[b"QMAILQUEUE"] = queue_program
     return base

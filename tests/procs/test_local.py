@@ -209,7 +209,7 @@ def test_local_child_gives_programs_a_built_environment(
     text = child.deliver().text.decode()
     names = {line.partition("=")[0] for line in text.splitlines() if "=" in line}
     assert f"QSEND_HOME={tmp_path}\n" in text
-    assert "PATH=/usr/bin:/bin\n" in text
+    assert f"PATH={tmp_path}/bin:/usr/bin:/bin\n" in text
     assert names - {"PWD", "OLDPWD", "SHLVL", "_"} == {
         "PATH", "QSEND_HOME", "SENDER", "NEWSENDER", "RECIPIENT", "LOCAL", "HOST",
         "HOST2", "HOST3", "HOST4", "USER", "HOME", "EXT", "EXT2", "EXT3", "EXT4",
