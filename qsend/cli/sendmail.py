@@ -1,8 +1,8 @@
 """sendmail, mailq and newaliases: what other programs call to hand in mail.
 
 Options that mean nothing here are accepted and ignored. Nothing is exec'ed but
-qmail-smtpd for -bs. Exit codes: those of qmail-inject or qmail-qread; 100 usage,
-111 temporary.
+qmail-smtpd for -bs. Called newaliases, as by a link of that name, it is that program.
+Exit codes: those of the program that does the work; 100 usage, 111 temporary.
 Source: sendmail.c of netqmail. Unlike it: -F holds also with -f; -f may have
 angle brackets, and a null sender leaves the From field alone; -N, -R and -V
 (delivery status notifications) are accepted.
@@ -71,8 +71,7 @@ def main(argv: Sequence[str], program: str) -> int:
     Raises: nothing.
     """
     if program == "newaliases":
-        _say(program, "this system keeps no alias database; use .qmail files in alias/")
-        return 100
+        return _load("qsend.cli.newaliases")(argv)
     try:
         request = _parse_args(argv)
     except UsageError as exc:

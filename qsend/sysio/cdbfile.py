@@ -16,7 +16,8 @@ from qsend.core.errors import ConfigError, ConfigFault
 
 _HEADER_BYTES = 2048
 _FIELD_MAX = 65536
-"""Longest key or value read in one piece; ours are below 3 KiB."""
+"""Longest key or value read in one piece, unless said otherwise; those of users/cdb
+are below 3 KiB."""
 _READS_MAX = 4096
 """Reads of one search. Tables are half empty, so a search probes a few slots; a
 damaged table without an empty slot would be searched for ever."""
@@ -29,8 +30,9 @@ class _Damaged(Exception):
 class _Pages:
     """The bytes of a file, as the cdb reader wants them: by slices."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, field_max: int) -> None:
         self._fd = fd
+        self._field_max = field_max
         self._size = os.fstat(fd).st_size
         self._header = os.pread(fd, _HEADER_BYTES, 0)
         self.reads_left = _READS_MAX
@@ -40,7 +42,7 @@ class _Pages:
 
     def __getitem__(self, span: slice) -> bytes:
         length = span.stop - span.start
-        if length > _FIELD_MAX:
+        if length > self._field_max:
             raise _Damaged(f"found a field of {length} bytes")
         self.reads_left -= 1
         if self.reads_left < 0:
@@ -53,15 +55,16 @@ class _Pages:
 class CdbFile:
     """One open database; `get` looks a key up."""
 
-    def __init__(self, fd: int, shown: str) -> None:
+    def __init__(self, fd: int, shown: str, field_max: int = _FIELD_MAX) -> None:
         """Own the descriptor `fd`, open for reading; `shown` names it in errors.
 
+        Keys and values longer than `field_max` bytes count as damage.
         Raises: ConfigError when the file is too short to be a database; OSError.
             The descriptor stays the caller's then.
         """
         self._fd = fd
         self._shown = shown
-        self._pages = _Pages(fd)
+        self._pages = _Pages(fd, field_max)
         if len(self._pages) < _HEADER_BYTES:
             raise self._fault(f"expected {_HEADER_BYTES} bytes or more")
         self._reader = cdblib.Reader(data=self._pages)

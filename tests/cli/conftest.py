@@ -1,0 +1,15 @@
+"""Fixtures of tests that run programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.dotline import DotLine
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> DotLine:
+    """A place where programs of dot-qmail lines are run."""
+    return DotLine(tmp_path)
