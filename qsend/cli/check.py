@@ -108,6 +108,7 @@ def inspect(home: str, *, single_user: bool) -> tuple[list[ConfigFault], list[st
         f"control/{name} is none of qsend's; is the name right?"
         for name in sorted(files.keys() - KNOWN - _ELSEWHERE)
     ]
+    notes += homecheck.kept_notes(home)
     try:
         accounts = load_accounts(single_user)
     except ConfigError as exc:

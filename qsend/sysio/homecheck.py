@@ -16,6 +16,7 @@ from qsend.core.model import Account, Accounts
 from qsend.sysio import sandbox
 from qsend.sysio.fork import fork_child
 from qsend.sysio.homemaker import ALIASES, directories
+from qsend.sysio.launchers import KEPT
 from qsend.sysio.privilege import drop
 
 INJECTING = ("me", "defaultdomain", "defaulthost", "idhost", "plusdomain")
@@ -89,6 +90,8 @@ def privileged_faults(home: str) -> Iterator[ConfigFault]:
     """
     for directory in _FILE_DIRS:
         for name in _listed(f"{home}/{directory}"):
+            if name.endswith(KEPT):
+                continue  # see kept_notes
             shown = f"{directory}/{name}"
             yield from _setuid(f"{home}/{shown}", shown)
             if directory == "bin":
@@ -99,6 +102,13 @@ def privileged_faults(home: str) -> Iterator[ConfigFault]:
         for path in (f"{directory}/{name}" for name in names):
             yield from _setuid(path, path)
             yield from _changeable(path, path)
+
+
+def kept_notes(home: str) -> Iterator[str]:
+    """Setuid programs of another mail system, which setup has put aside."""
+    for name in _listed(f"{home}/bin"):
+        if name.endswith(KEPT) and any(_setuid(f"{home}/bin/{name}", name)):
+            yield f"bin/{name} is setuid, and another mail system's"
 
 
 def _setuid(path: str, shown: str) -> Iterator[ConfigFault]:

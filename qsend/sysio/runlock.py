@@ -39,7 +39,9 @@ def take_lock(queue: str) -> int:
     """As lock_queue, also of a queue under repair."""
     path = os.path.join(queue, MUTEX)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # The directory is qmailq's, and this is root: no link is followed.
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(path, flags)
     except OSError as exc:
         raise Fatal(f"unable to open mutex: {path}: {exc.strerror}") from exc
     try:

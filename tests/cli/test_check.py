@@ -241,6 +241,15 @@ def test_unknown_control_is_a_note_and_no_fault(check: Check, home: Path) -> Non
     assert lines[0] == "note: control/local is none of qsend's; is the name right?"
 
 
+def test_program_that_setup_has_put_aside_is_a_note(check: Check, home: Path) -> None:
+    make(home / "bin/qmail-queue.before-qsend", 0o4711)
+    make(home / "bin/qmail-send.before-qsend", 0o711)
+    code, lines = check()
+    assert code == 0
+    assert lines[0].startswith("note: bin/qmail-queue.before-qsend is setuid, and ")
+    assert lines[1].startswith("sandbox: ")
+
+
 def test_missing_accounts_are_told(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,3 +52,10 @@ def test_lock_lasts_as_long_as_a_child_keeps_it(queue: str) -> None:
 def test_missing_mutex_is_told_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(Fatal, match=r"unable to open mutex: .*lock/sendmutex: No such"):
         lock_queue(str(tmp_path))
+
+
+def test_lock_is_no_link_to_another_file(queue: str) -> None:
+    os.rename(f"{queue}/lock/sendmutex", f"{queue}/lock/other")  # noqa: TID251
+    os.symlink("other", f"{queue}/lock/sendmutex")
+    with pytest.raises(Fatal, match="unable to open mutex"):
+        lock_queue(queue)
