@@ -128,6 +128,7 @@ class Executor:
         self._say = say
         self._done = done
         self._plans: dict[MessId, deque[_Run]] = {}
+        self._paused: set[MessId] = set()
 
     def submit(self, plan: Plan) -> None:
         """Execute a plan after those already submitted for its message."""
@@ -139,8 +140,12 @@ class Executor:
         self._go(plan.messid)
 
     def idle(self) -> bool:
-        """Whether every plan is complete."""
-        return not self._plans
+        """Whether no plan is under way.
+
+        One that waits to be tried again is not: any plan may end between steps,
+        and the next start goes on from what is on disk.
+        """
+        return self._plans.keys() <= self._paused
 
     def _go(self, messid: MessId) -> None:
         """Run the message's plans as far as they go without waiting."""
@@ -193,9 +198,11 @@ class Executor:
             isinstance(each, AppendBounce) for each in run.plan.steps[run.at :]
         )
         delay_s = RETRY_BOUNCE_S if bouncing else RETRY_S
+        self._paused.add(messid)
         self._loop.call_later(delay_s, lambda: self._again(run))
 
     def _again(self, run: _Run) -> None:
+        self._paused.discard(run.plan.messid)
         if run.plan.purpose is Purpose.PREPROCESS:
             try:
                 self._queue.unlink_stale(run.plan.messid)
