@@ -203,10 +203,9 @@ def test_programs_start_in_any_environment(open_tmp: Path) -> None:
     )
     assert done.stdout.startswith(b"messages in queue: 0\n"), done.stderr
     done = subprocess.run(
-        [home / "bin/newaliases"], env={}, capture_output=True, check=False
+        [home / "bin/newaliases", "--help"], env={}, capture_output=True, check=False
     )
-    assert done.returncode == 100
-    assert b"newaliases: " in done.stderr
+    assert done.returncode == 0, done.stderr
     link = open_tmp / "maker"
     link.symlink_to(home / "bin/maildirmake")
     subprocess.run([link, open_tmp / "Maildir"], env={}, check=True)
