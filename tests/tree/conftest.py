@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from pwd import getpwnam
 
 import pytest
 
@@ -33,3 +37,20 @@ def user_tree(installation: Installation, open_tmp: Path) -> Iterator[Tree]:
     """A single-user tree of an ordinary user."""
     with Tree(installation, open_tmp / "home", uid=64900) as made:
         yield made
+
+
+@pytest.fixture
+def login(open_tmp: Path) -> Iterator[str]:
+    """A real account of the machine, its home below open_tmp."""
+    name = f"qt{secrets.token_hex(4)}"
+    home = open_tmp / name
+    subprocess.run(
+        ["useradd", "-M", "-U", "-d", home, name], check=True, capture_output=True
+    )
+    try:
+        entry = getpwnam(name)
+        home.mkdir(mode=0o755)
+        os.chown(home, entry.pw_uid, entry.pw_gid)
+        yield name
+    finally:
+        subprocess.run(["userdel", name], check=True, capture_output=True)

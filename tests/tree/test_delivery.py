@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import mailbox
 import os
-import secrets
 import signal
-import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from pwd import getpwnam
@@ -235,23 +232,6 @@ def test_own_delivered_to_line_is_a_loop(tree: Tree) -> None:
     tree.queue([b"circle@here.example"], sender=b"#@[]")
     tree.wait_for(rb"delivery 3: success: did_0\+1\+0/qp_\d+/\n")
     tree.wait_for(rb"delivery 4: failure: .*\(#5\.4\.6\)/\n")
-
-
-@pytest.fixture
-def login(open_tmp: Path) -> Iterator[str]:
-    """A real account of the machine, its home below open_tmp."""
-    name = f"qt{secrets.token_hex(4)}"
-    home = open_tmp / name
-    subprocess.run(
-        ["useradd", "-M", "-U", "-d", home, name], check=True, capture_output=True
-    )
-    try:
-        entry = getpwnam(name)
-        home.mkdir(mode=0o755)
-        os.chown(home, entry.pw_uid, entry.pw_gid)
-        yield name
-    finally:
-        subprocess.run(["userdel", name], check=True, capture_output=True)
 
 
 @pytest.mark.root
