@@ -39,7 +39,9 @@ class HoldFile:
         names = set()
         for line in content.splitlines():
             name, _, birth = line.partition(b" ")
-            if not name.startswith(b"mess:") or birth == _birth(queue, name):
+            if not name.startswith(b"mess:"):
+                names.add(name)
+            elif birth and birth == _birth(queue, name):
                 names.add(name)
         return names
 
