@@ -50,7 +50,8 @@ class Trouble:
 Outcome = User | NoUser | Trouble
 """The answer to "whose is this local part?"."""
 
-_ALIAS = b"alias"
+ALIAS = b"alias"
+"""The account that takes what nobody else has."""
 
 
 def passwd_candidates(local: bytes) -> Iterator[Candidate]:
@@ -98,7 +99,7 @@ def alias_user(local: bytes, account: Account, home: bytes) -> User:
     `home` is the alias directory; the whole local part becomes the extension.
     """
     return User(
-        name=_ALIAS,
+        name=ALIAS,
         uid=account.uid,
         gid=account.gid,
         home=home,
@@ -110,7 +111,7 @@ def alias_user(local: bytes, account: Account, home: bytes) -> User:
 
 def is_fallback(user: User, local: bytes) -> bool:
     """Whether `user` is who takes `local` because nobody else has it."""
-    return user.name == _ALIAS and user.ext == local and not user.owns_home
+    return user.name == ALIAS and user.ext == local and not user.owns_home
 
 
 def refusal(uid: int, accounts: Accounts, *, single_user: bool) -> str | None:

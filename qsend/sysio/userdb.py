@@ -147,11 +147,19 @@ class UserDb:
         return replace(entry, home=self._alias_home)
 
     def _find_own(self, local: bytes) -> User | None:
-        entry = passwd.by_uid(self._accounts.alias.uid)
-        if entry is None or not passwd.is_user(entry):
+        account = self._accounts.alias
+        entry = passwd.by_uid(account.uid)
+        if entry is not None and passwd.is_user(entry):
+            candidate = users.own_candidate(local, entry.name)
+            if candidate is not None:
+                return _user(candidate, entry)
+        # virtualdomains says `alias-name` here as it does on any other system.
+        candidate = users.own_candidate(local, users.ALIAS)
+        if candidate is None:
             return None
-        candidate = users.own_candidate(local, entry.name)
-        return None if candidate is None else _user(candidate, entry)
+        return users.passwd_user(
+            candidate, name=users.ALIAS, account=account, home=self._alias_home
+        )
 
     def _find_alias(self, local: bytes) -> User | NoUser:
         try:

@@ -288,3 +288,7 @@ def test_single_user_mode_serves_that_user_and_alias(
             other = found(db, local)
             assert other.home == os.fsencode(tmp_path / "alias")
             assert (other.uid, other.ext) == (login.account.uid, local)
+        for local, dash, ext in ((b"Alias", b"", b""), (b"alias-V-x", b"-", b"V-x")):
+            named = found(db, local)
+            assert named.home == os.fsencode(tmp_path / "alias")
+            assert (named.uid, named.dash, named.ext) == (login.account.uid, dash, ext)
