@@ -39,9 +39,9 @@ class HoldFile:
         names = set()
         for line in content.splitlines():
             name, _, birth = line.partition(b" ")
-            if not name.startswith(b"mess:"):
-                names.add(name)
-            elif birth and birth == _birth(queue, name):
+            if name.startswith(b"mess:") and not birth:
+                continue
+            if not name.startswith(b"mess:") or birth == _birth(queue, name):
                 names.add(name)
         return names
 
@@ -72,6 +72,8 @@ def _birth(queue: Queue, name: bytes) -> bytes:
 
     A file that cannot be used counts as none: whoever works the message tells.
     """
+    if not name[5:].isdigit():
+        return b""  # a damaged line names no message
     messid = MessId(int(name[5:]))
     with suppress(OSError, QueueCorrupt):
         return b"%d" % queue.read_info(messid)[1]
