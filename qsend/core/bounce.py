@@ -61,13 +61,16 @@ def paragraph(
     return _AFTER_LINE_END.sub(b"/", text[:-1]) + b"\n\n"
 
 
-def compose(sender: bytes, who: Identity, date: bytes) -> BounceHead | None:
+def compose(
+    sender: bytes, who: Identity, date: bytes, program: bytes = b"qmail-send"
+) -> BounceHead | None:
     """The bounce for a message from `sender`, or None when it must be discarded.
 
     Args:
         sender: envelope sender of the failed message, VERP suffix and all.
         who: the controls in force.
         date: RFC 822 date of now, UTC with zone -0000, without line end.
+        program: who says it.
     Returns: a single bounce from the null sender, a double bounce from `#@[]`
         for a message that had the null sender, None for a failed double bounce.
     """
@@ -88,14 +91,21 @@ def compose(sender: bytes, who: Identity, date: bytes) -> BounceHead | None:
         rule = b"--- Below this line is the original bounce.\n"
     before = (
         b"Date: " + date + b"\n"
-        b"From: " + quote(who.bouncefrom + b"@" + who.bouncehost) + b"\n"
-        b"To: " + quote(recip) + b"\n"
+        b"From: " + _shown(who.bouncefrom + b"@" + who.bouncehost) + b"\n"
+        b"To: " + _shown(recip) + b"\n"
         b"Subject: failure notice\n\n"
-        b"Hi. This is the qmail-send program at "
+        b"Hi. This is the "
+        + program
+        + b" program at "
         + who.bouncehost
         + b".\n"
         + intro
         + b"\n"
     )
-    after = rule + b"\nReturn-Path: <" + quote(origin) + b">\n"
+    after = rule + b"\nReturn-Path: <" + _shown(origin) + b">\n"
     return BounceHead(sender=bounce_sender, recip=recip, before=before, after=after)
+
+
+def _shown(address: bytes) -> bytes:
+    """An address for a header field: quoted, and in one line whatever it holds."""
+    return quote(address).replace(b"\n", b"_")

@@ -82,3 +82,11 @@ def test_addresses_in_the_header_are_quoted() -> None:
     assert head is not None
     assert b'To: "a b"@home\n' in head.before
     assert b'Return-Path: <"a b"@home>\n' in head.after
+
+
+def test_line_end_in_the_sender_adds_no_header_field() -> None:
+    head = compose(b"a\nBcc: x@y@home", WHO, DATE)
+    assert head is not None
+    fields = head.before.partition(b"\n\n")[0].split(b"\n")
+    assert len(fields) == 4
+    assert head.after.count(b"\n") == 3
