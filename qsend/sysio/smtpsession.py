@@ -85,9 +85,15 @@ class Sweeper:
         self._sessions.discard(session)
 
     def close_all(self) -> None:
-        """Drop every connection at once."""
+        """End every session: an idle one with QUIT, the others at once.
+
+        The loop must run once more for the QUITs to be sent.
+        """
         for session in tuple(self._sessions):
-            session.abort()
+            if session.state is State.IDLE:
+                session.leave_now()
+            else:
+                session.abort()
 
     def _sweep(self) -> None:
         self._timer = None

@@ -73,7 +73,8 @@ def test_a_session_is_used_for_several_messages(tree: Tree) -> None:
         tree.run("release", "remote")
         tree.wait_for(rb"end msg \d+\n", count=3)
         tree.stop()
-    [served] = peer.served
+        [served] = peer.served
+        until(lambda: served.commands[-1] == b"QUIT")
     assert len(served.contents) == 3
     assert served.commands.count(b"EHLO here.example") == 1
     assert sum(each.startswith(b"MAIL") for each in served.commands) == 3
