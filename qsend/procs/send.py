@@ -43,6 +43,7 @@ from qsend.sysio.classiclines import ClassicSpawnLine
 from qsend.sysio.cleanline import ClassicCleanLine, CleanLine
 from qsend.sysio.controlserver import ControlServer
 from qsend.sysio.endpoint import Descriptors, Endpoint
+from qsend.sysio.executor import Bouncer as BounceQueuer
 from qsend.sysio.executor import Executor
 from qsend.sysio.fsq import Queue
 from qsend.sysio.holdfile import HoldFile
@@ -55,6 +56,7 @@ from qsend.sysio.starter import Starter
 from qsend.sysio.sweeper import Sweeper
 from qsend.sysio.syncer import Syncer
 from qsend.sysio.trigger import Trigger
+from qsend.sysio.wire import Wire, wires_of
 
 RESCAN_S = 1500.0
 """todo/ is read this often without being told (qmail-send.c SLEEP_TODO)."""
@@ -88,7 +90,8 @@ class Send:
         self.sink = log
         self.controls = boot.controls
         self.queue = Queue(boot.queue)
-        self.classic = CLASSIC[1] in boot.socks
+        self.wires = self.open_wires(boot)
+        self.classic = CLASSIC[1] in self.wires
         self.manager = Manager(
             settings(boot.controls, self.classic), lambda: random.randrange(ILL_SPREAD)
         )
@@ -108,7 +111,7 @@ class Send:
             self.queue,
             self.syncer,
             self.cleaner,
-            self.bouncer,
+            self.bounces(),
             log.say,
             self._plan_done,
         )
@@ -134,14 +137,15 @@ class Send:
             on_peer=self._attach,
             on_signal=self._signalled,
         )
-        self.control = ControlServer(
-            self.loop,
-            boot.socks["control"],
-            self.queue,
-            self.manager,
-            self.parent,
-            lambda: self.controls.generation,
-        )
+        if "control" in boot.socks:
+            ControlServer(
+                self.loop,
+                boot.socks["control"],
+                self.queue,
+                self.manager,
+                self.parent,
+                lambda: self.controls.generation,
+            )
         self.trigger = Trigger(f"{boot.queue}/lock/trigger")
         self._scan_timer: Timer | None = None
         self._wake_timer: Timer | None = None
@@ -150,8 +154,16 @@ class Send:
         self._peers = {
             name: sock
             for name, sock in boot.socks.items()
-            if name not in ("start", "clean", "classic-clean", "control")
+            if name not in ("start", "clean", "control", *self.wires)
         }
+
+    def open_wires(self, boot: Boot) -> dict[str, Wire]:
+        """Role to wire of the classic programs that serve us."""
+        return wires_of(boot.socks)
+
+    def bounces(self) -> BounceQueuer:
+        """What queues our bounces: enqueue, when there is one."""
+        return self.bouncer
 
     def run(self) -> int:
         """Load the schedule, then serve until stopped."""
@@ -167,6 +179,9 @@ class Send:
         self._say_status()
         for name, sock in self._peers.items():
             self._attach(name, sock)
+        for name in CLASSIC:
+            if name in self.wires:
+                self._attach_classic(name, self.wires[name])
         schedule.load(self.queue, self.manager, clock.now())
         self.loop.register(self.trigger.fileno(), READ, self._triggered)
         self._scan()
@@ -245,7 +260,8 @@ class Send:
 
     # --- the end
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Start nothing new, and end when what is under way has ended."""
         if not self.manager.exiting:
             self._deadline_mono = clock.mono() + self.controls.timeoutterm
             self.manager.stop()
@@ -273,7 +289,7 @@ class Send:
 
     def _signalled(self, word: bytes) -> None:
         if word == startwire.SIGNAL_TERM:
-            self._stop()
+            self.stop()
         elif word == startwire.SIGNAL_ALRM:
             flush(self.manager, b"all", clock.now())
 
@@ -321,14 +337,14 @@ class Send:
             self.bouncer.attach(endpoint)
             self._scan()
         elif name in CLASSIC:
-            self._attach_classic(name, sock)
+            self._attach_classic(name, Wire.of_socket(sock))
         else:
             line = SpawnLine(
                 self.loop,
                 sock,
                 name,
                 self._report,
-                self._spawner_lost,
+                self.spawner_lost,
                 self._note_channels,
             )
             if name == "lspawn":
@@ -337,13 +353,13 @@ class Send:
             else:
                 self.remote.attach(line)
 
-    def _attach_classic(self, name: str, sock: socket.socket) -> None:
+    def _attach_classic(self, name: str, wire: Wire) -> None:
         line = ClassicSpawnLine(
             self.loop,
-            sock,
+            wire,
             name,
             self._report,
-            self._spawner_lost,
+            self.spawner_lost,
             self._note_channels,
         )
         if name == CLASSIC[0]:
@@ -351,7 +367,8 @@ class Send:
         else:
             self.remote.classic = line
 
-    def _spawner_lost(self, name: str, reason: str) -> None:
+    def spawner_lost(self, name: str, reason: str) -> None:
+        """Go on without it; start brings another."""
         if not self.manager.exiting and name != "isolated":
             self.sink.warning(f"lost {name}: {reason}")
         if name in ("lspawn", CLASSIC[0]):
@@ -388,7 +405,7 @@ class Send:
         self.bouncer.lost()
 
     def _clean_line(self, boot: Boot) -> CleanLine | ClassicCleanLine:
-        classic = boot.socks.get("classic-clean")
+        classic = self.wires.get("classic-clean")
         if classic is not None:
             return ClassicCleanLine(
                 self.loop, classic, self.sink.flush, self.queue.todo_exists

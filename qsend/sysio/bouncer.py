@@ -6,7 +6,6 @@ in memory. Source: core/bounce.py; qmail-send.c injectbounce.
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterator
 
@@ -59,16 +58,12 @@ class Bouncer:
     def send(self, messid: MessId, sender: bytes, answer: Answer) -> None:
         """Queue the bounce of bounce/N; `answer(True)` when that is done or moot."""
         try:
-            if not self._queue.bounce_exists(messid):
-                answer(True)
-                return
-            head = compose(sender, self._identity(), render_date(clock.now()))
-            if head is None:
-                self._say(logline.triple_bounce(messid))
-                answer(True)
-                return
+            head = head_of(self._queue, messid, sender, self._identity(), self._say)
         except OSError:
             self._fail(messid, answer)
+            return
+        if head is None:
+            answer(True)
             return
         if self._endpoint is None:
             self._say(logline.warning("unable to start qmail-queue, will try later"))
@@ -125,19 +120,41 @@ class Bouncer:
 
     def _frames(self, messid: MessId, head: BounceHead, stream: int) -> Iterator[bytes]:
         """Every frame of one bounce; opens files when first asked."""
-        chunks = functools.partial(injection.render_chunks, injection.MESSAGE, stream)
-        yield from chunks(head.before)
-        bounce_fd, _size = self._queue.open_bounce(messid)
-        for block in _blocks(bounce_fd):
-            yield from chunks(block)
-        yield from chunks(head.after)
-        mess_fd, _identity = self._queue.open_mess(messid)
-        for block in _blocks(mess_fd):
-            yield from chunks(block)
+        for block in content_of(self._queue, messid, head):
+            yield from injection.render_chunks(injection.MESSAGE, stream, block)
         yield from injection.render_chunks(
             injection.ENVELOPE, stream, render_wire(head.sender, [head.recip])
         )
         yield injection.render_word(injection.COMMIT, stream)
+
+
+def head_of(
+    queue: Queue,
+    messid: MessId,
+    sender: bytes,
+    identity: Identity,
+    say: Callable[[bytes], None],
+) -> BounceHead | None:
+    """How the bounce of bounce/N begins; None, said where need be, when none is owed.
+
+    Raises: OSError when the queue does not tell.
+    """
+    if not queue.bounce_exists(messid):
+        return None
+    head = compose(sender, identity, render_date(clock.now()))
+    if head is None:
+        say(logline.triple_bounce(messid))
+    return head
+
+
+def content_of(queue: Queue, messid: MessId, head: BounceHead) -> Iterator[bytes]:
+    """The bounce, in pieces; opens files when first asked. Raises: OSError."""
+    yield head.before
+    bounce_fd, _size = queue.open_bounce(messid)
+    yield from _blocks(bounce_fd)
+    yield head.after
+    mess_fd, _identity = queue.open_mess(messid)
+    yield from _blocks(mess_fd)
 
 
 def _blocks(fd: int) -> Iterator[bytes]:

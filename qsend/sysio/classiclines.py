@@ -6,7 +6,6 @@ in order, reports come back in any order. Source: qmail-send.c comm_*, del_*.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 
 from qsend.core.model import Cause, DelId, Letter
@@ -17,8 +16,9 @@ from qsend.formats.classic import (
     render_command,
 )
 from qsend.formats.delivery import LocalDelivery, Report
-from qsend.sysio.loop import READ, WRITE, Loop
+from qsend.sysio.loop import Loop
 from qsend.sysio.spawnlines import CRASHED
+from qsend.sysio.wire import Wire
 
 READ_MAX = 65536
 MANGLED = b"The delivery's report was mangled. (#4.3.0)\n"
@@ -30,26 +30,23 @@ class ClassicSpawnLine:
     def __init__(
         self,
         loop: Loop,
-        sock: socket.socket,
+        wire: Wire,
         name: str,
         on_report: Callable[[Report], None],
         on_lost: Callable[[str, str], None],
         on_slots: Callable[[], None],
     ) -> None:
-        """As SpawnLine; `sock` is a stream socket."""
+        """As SpawnLine; `wire` passes to the line."""
         self.name = name
         self.slots = 0
-        self._loop = loop
-        self._sock = sock
+        self._wire = wire
         self._on_report = on_report
         self._on_lost = on_lost
         self._on_slots = on_slots
         self._reader = ReportReader()
         self._by_delnum: dict[int, DelId] = {}
         self._out = bytearray()
-        self._is_closed = False
-        sock.setblocking(False)
-        loop.register(sock.fileno(), READ, self._ready)
+        wire.serve(loop, self._read, self._write)
 
     def start_path(self, delivery: LocalDelivery) -> None:
         """Hand over one delivery in the lowest free slot."""
@@ -65,26 +62,20 @@ class ClassicSpawnLine:
         )
         self._write()
 
-    def _ready(self, mask: int) -> None:
-        if mask & WRITE:
-            self._write()
-        if mask & ~WRITE and not self._is_closed:
-            self._read()
-
     def _write(self) -> None:
         try:
             while self._out:
-                del self._out[: self._sock.send(self._out)]
+                del self._out[: self._wire.write(self._out)]
         except BlockingIOError:
             pass
         except OSError as exc:
             self._close(f"write failed: {exc.strerror}")
             return
-        self._loop.modify(self._sock.fileno(), READ | WRITE if self._out else READ)
+        self._wire.await_room(bool(self._out))
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(READ_MAX)
+            data = self._wire.read(READ_MAX)
         except BlockingIOError:
             return
         except OSError as exc:
@@ -114,9 +105,7 @@ class ClassicSpawnLine:
         self._on_report(told)
 
     def _close(self, reason: str) -> None:
-        self._is_closed = True
-        self._loop.unregister(self._sock.fileno())
-        self._sock.close()
+        self._wire.close()
         lost, self._by_delnum = self._by_delnum, {}
         for delid in sorted(lost.values()):
             self._on_report(

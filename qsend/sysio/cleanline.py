@@ -18,7 +18,8 @@ from qsend.core.model import FileIdentity, MessId
 from qsend.formats import cleanwire
 from qsend.formats.classic import CLEAN_DONE, CleanCommand, CleanOp, render_clean
 from qsend.sysio.endpoint import Descriptors, Endpoint
-from qsend.sysio.loop import READ, Loop
+from qsend.sysio.loop import Loop
+from qsend.sysio.wire import Wire
 
 Answer = Callable[[OSError | None], None]
 
@@ -120,18 +121,17 @@ class ClassicCleanLine:
     def __init__(
         self,
         loop: Loop,
-        sock: socket.socket,
+        wire: Wire,
         flush_log: Callable[[], None],
         is_waiting: Callable[[MessId], bool],
     ) -> None:
         """`is_waiting(messid)` tells whether todo/N exists."""
-        self._sock = sock
+        self._wire = wire
         self._flush_log = flush_log
         self._is_waiting = is_waiting
         self._queue: deque[tuple[bytes, Answer]] = deque()
         self._busy = False
-        sock.setblocking(False)
-        loop.register(sock.fileno(), READ, self._ready)
+        wire.serve(loop, self._ready)
 
     def todo(self, messid: MessId, answer: Answer) -> None:
         """Remove intd/N and todo/N."""
@@ -168,13 +168,13 @@ class ClassicCleanLine:
         self._busy = True
         self._flush_log()
         try:
-            self._sock.send(self._queue[0][0])
+            self._wire.write(self._queue[0][0])
         except OSError as exc:
             raise Fatal(LOST) from exc
 
-    def _ready(self, _mask: int) -> None:
+    def _ready(self) -> None:
         try:
-            reply = self._sock.recv(1)
+            reply = self._wire.read(1)
         except BlockingIOError:
             return
         except OSError as exc:

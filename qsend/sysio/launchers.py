@@ -29,6 +29,7 @@ PROGRAMS: Mapping[str, tuple[str, int]] = {
     "qmail-clean": ("qmail_clean", 0o755),
     "qmail-lspawn": ("qmail_lspawn", 0o700),
     "maildirmake": ("maildirmake", 0o755),
+    "qmail-send": ("qmail_send", 0o755),
     "qmail-start": ("qmail_start", 0o700),
     "qmail-showctl": ("qmail_showctl", 0o755),
     "qmail-tcpto": ("qmail_tcpto", 0o755),

@@ -12,6 +12,7 @@ from qsend.formats.classic import CommandReader, render_report
 from qsend.formats.delivery import LocalDelivery, Report
 from qsend.sysio.classiclines import ClassicSpawnLine
 from qsend.sysio.loop import Loop
+from qsend.sysio.wire import Wire
 
 
 class Spawner:
@@ -24,10 +25,10 @@ class Spawner:
         self.reports: list[Report] = []
         self.lost: list[str] = []
         self.told: list[int] = []
-        self.ours = ours
+        self.wire = Wire.of_socket(ours)
         self.line = ClassicSpawnLine(
             self.loop,
-            ours,
+            self.wire,
             "classic-rspawn",
             self.reports.append,
             lambda name, _reason: self.lost.append(name),
@@ -51,7 +52,7 @@ class Spawner:
 
     def close(self) -> None:
         self.peer.close()
-        self.ours.close()
+        self.wire.close()
         self.loop.close()
 
 

@@ -15,6 +15,7 @@ from qsend.formats import cleanwire, frames
 from qsend.sysio.cleanline import ClassicCleanLine, CleanLine
 from qsend.sysio.endpoint import pair
 from qsend.sysio.loop import Loop
+from qsend.sysio.wire import Wire
 
 N = MessId(457)
 IDENTITY = FileIdentity(mtime_ns=5, size=6)
@@ -29,6 +30,7 @@ class Recorder:
         self.peer.settimeout(10)
         self.events: list[str] = []
         self.waiting: set[MessId] = set()
+        self.wire: Wire | None = None
 
     def flush_log(self) -> None:
         asked, _, _ = select.select([self.peer], [], [], 0)
@@ -55,8 +57,9 @@ def own() -> Iterator[Recorder]:
 @pytest.fixture
 def classic() -> Iterator[Recorder]:
     made = Recorder(socket.socketpair())
+    made.wire = Wire.of_socket(made.ours)
     yield made
-    made.ours.close()
+    made.wire.close()
     made.peer.close()
     made.loop.close()
 
@@ -132,8 +135,9 @@ def test_lost_clean_is_fatal(own: Recorder) -> None:
 
 
 def classic_line(made: Recorder) -> ClassicCleanLine:
+    assert made.wire is not None
     return ClassicCleanLine(
-        made.loop, made.ours, made.flush_log, made.waiting.__contains__
+        made.loop, made.wire, made.flush_log, made.waiting.__contains__
     )
 
 

@@ -25,6 +25,7 @@ LOGGER = (
 
 def start(tree: Tree, *args: str, stderr: int = subprocess.STDOUT) -> None:
     """As Tree.start, by bin/qmail-start."""
+    tree.kill(strays=False)
     command: Sequence[str] = [str(tree.home / "bin/qmail-start"), *args]
     tree.process = subprocess.Popen(
         command,
