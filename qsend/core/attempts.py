@@ -129,6 +129,7 @@ class Attempts:
         starts = self._expire(now, now_mono, lifetime)
         for destinations in self.waiting.values():
             destinations.wake(now_mono)
+            destinations.note_short()
             destinations.forget_idle(now_mono)
         return starts
 
@@ -140,19 +141,43 @@ class Attempts:
         found = (self.waiting[channel].get(key) for channel, key in keys)
         return any(each is not None and (each.held or each.failures) for each in found)
 
-    def crowded(self, keys: set[tuple[Channel, bytes]], now_mono: float) -> bool:
-        """Whether memory is short and none of these destinations can go on soon."""
+    def is_paused(self, channel: Channel, limit: int) -> bool:
+        """Whether memory is short and the channel can start nothing more now.
+
+        What is due stays where it costs least until one of `limit` slots is free.
+        """
         if len(self._messages) < CROWD_MAX:
             return False
-        for channel, key in keys:
-            destination = self.waiting[channel].get(key)
-            if destination is None or not (
-                destination.held
-                or destination.is_ill(now_mono)
-                or len(destination.waiting) > CROWD_DESTINATION
-            ):
-                return False
-        return True
+        return channel.value.encode() in self.held or self.running[channel] >= limit
+
+    def crowded(self, keys: set[tuple[Channel, bytes]], now_mono: float) -> bool:
+        """Whether others wait before it at each of these destinations.
+
+        They do if they are parked, or if memory is short and it cannot go on soon.
+        """
+        return all(self._is_crowded(*pair, now_mono) for pair in keys)
+
+    def has_enough(self, keys: set[tuple[Channel, bytes]]) -> bool:
+        """Whether each of these destinations has enough of its mail in memory.
+
+        So it is when mail was parked behind one that it does not go to any more.
+        """
+        found = (self.waiting[channel].get(key) for channel, key in keys)
+        return all(
+            each is not None and len(each.waiting) > CROWD_DESTINATION for each in found
+        )
+
+    def _is_crowded(self, channel: Channel, key: bytes, now_mono: float) -> bool:
+        if self.waiting[channel].has_parked(key):
+            return True
+        destination = self.waiting[channel].get(key)
+        if destination is None or len(self._messages) < CROWD_MAX:
+            return False
+        return (
+            destination.held
+            or destination.is_ill(now_mono)
+            or len(destination.waiting) > CROWD_DESTINATION
+        )
 
     def purge(self, message: Message) -> None:
         """Drop the waiting recipients of a message that ends early."""

@@ -24,6 +24,11 @@ ILL_UNITS = 60
 ILL_SPREAD = 32
 """It waits (ILL_UNITS + 0..ILL_SPREAD-1) * ILL_UNIT_S: 64 to 97 minutes."""
 
+REFILL_FROM = 500
+"""With so few recipients left in memory, messages parked behind them follow."""
+REFILL_TO = 1000
+"""So many there are enough for some seconds of work."""
+
 SPARE_PART = 4
 """One slot in so many is spare: only for destinations that run nothing yet."""
 SPARE_MAX = 100
@@ -78,6 +83,8 @@ class Destinations:
         self._ring: deque[Destination] = deque()
         self._second: OrderedDict[bytes, Destination] = OrderedDict()
         self._held: set[bytes] = set()
+        self._parked: dict[bytes, deque[MessId]] = {}
+        self._short: set[bytes] = set()
         self.waiting = 0
 
     def __iter__(self) -> Iterator[Destination]:
@@ -140,6 +147,7 @@ class Destinations:
             entries.append(waiting.popleft())
         destination.running += 1
         self.waiting -= len(entries)
+        self._note_short(destination.key)
         return entries
 
     def release(self, destination: Destination) -> None:
@@ -208,6 +216,54 @@ class Destinations:
         self.waiting -= len(destination.waiting)
         destination.waiting = deque(keep)
         self.waiting += len(destination.waiting)
+        self._note_short(destination.key)
+
+    def park(self, key: bytes, messid: MessId) -> None:
+        """Keep only the number of a message that waits behind this destination's."""
+        self._parked.setdefault(key, deque()).append(messid)
+
+    def has_parked(self, key: bytes) -> bool:
+        """Whether messages are parked behind this destination."""
+        return key in self._parked
+
+    def parked(self) -> list[MessId]:
+        """Every parked message, each destination's in order."""
+        return [messid for messids in self._parked.values() for messid in messids]
+
+    def take_parked(self, most: int) -> list[MessId]:
+        """Parked messages, at most `most`, whose turn to be in memory has come."""
+        taken: list[MessId] = []
+        for key in list(self._short):
+            messids = self._parked.get(key, deque())
+            room = max(0, REFILL_TO - self._length(key))
+            count = min(most - len(taken), room, len(messids))
+            taken += [messids.popleft() for _ in range(count)]
+            if not messids:
+                self._parked.pop(key, None)
+            # Those just taken count when they have come: they may go elsewhere.
+            if not messids or not room:
+                self._short.discard(key)
+        return taken
+
+    @property
+    def is_short(self) -> bool:
+        """Whether `take_parked` has something to give."""
+        return bool(self._short)
+
+    def unpark(self, messid: MessId) -> bool:
+        """Forget a parked message; False when it is not parked."""
+        for key, messids in self._parked.items():
+            if messid in messids:
+                messids.remove(messid)
+                if not messids:
+                    del self._parked[key]
+                return True
+        return False
+
+    def note_short(self) -> None:
+        """Find destinations that lost what they had in memory without using it."""
+        for key in self._parked:
+            self._note_short(key)
 
     def forget_idle(self, now_mono: float) -> None:
         """Drop destinations without entries, deliveries or recent failures."""
@@ -221,6 +277,14 @@ class Destinations:
                 elif destination.in_ring:
                     self._ring.remove(destination)
                 del self._by_key[key]
+
+    def _note_short(self, key: bytes) -> None:
+        if key in self._parked and self._length(key) < REFILL_FROM:
+            self._short.add(key)
+
+    def _length(self, key: bytes) -> int:
+        destination = self._by_key.get(key)
+        return 0 if destination is None else len(destination.waiting)
 
     def _named(self, key: bytes) -> list[Destination]:
         return [self._by_key[key]] if key in self._by_key else []

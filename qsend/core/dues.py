@@ -1,6 +1,8 @@
 """What is due when: (due, messid) pairs, tens of bytes each.
 
-A pair is one integer, due << 64 | messid, in a heap; the smallest is the next.
+A pair is one integer, due << 64 | messid, in a heap; the smallest is the next. To
+find those for one destination every message has to be read; a search takes them
+out a few at a time, and whoever looks at them puts back what does not match.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ class Dues:
 
     def __init__(self) -> None:
         self._heap: list[int] = []
+        # What a search has not reached yet, the next at the end.
+        self._searched: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._heap) + len(self._searched)
 
     def __iter__(self) -> Iterator[tuple[int, MessId]]:
         """Every (due, messid), in no order."""
-        return ((item >> 64, MessId(item & _MASK)) for item in self._heap)
+        return (_pair(item) for item in (*self._heap, *self._searched))
 
     def push(self, due: int, messid: MessId) -> None:
         """Schedule one message; a due before the epoch counts as the epoch."""
@@ -39,8 +43,7 @@ class Dues:
         """The (due, messid) that is longest due, or None."""
         if not self._heap or self._heap[0] >> 64 > now:
             return None
-        item = heapq.heappop(self._heap)
-        return item >> 64, MessId(item & _MASK)
+        return _pair(heapq.heappop(self._heap))
 
     def next_due(self) -> int | None:
         """When the next one is due."""
@@ -48,18 +51,36 @@ class Dues:
 
     def remove(self, messid: MessId) -> int | None:
         """Take one message out; its due, or None when it was not there."""
-        for at, item in enumerate(self._heap):
-            if item & _MASK == messid:
-                self._heap[at] = self._heap[-1]
-                self._heap.pop()
-                heapq.heapify(self._heap)
-                return item >> 64
+        for items in (self._heap, self._searched):
+            for item in items:
+                if item & _MASK == messid:
+                    items.remove(item)
+                    heapq.heapify(self._heap)
+                    return item >> 64
         return None
+
+    def search(self) -> None:
+        """Begin, or begin again, to look at everything with `take_searched`.
+
+        What is not looked at yet is not due for `pop_due`.
+        """
+        self._searched = sorted(self._searched + self._heap, reverse=True)
+        self._heap = []
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether a search has not come to its end."""
+        return bool(self._searched)
+
+    def take_searched(self, most: int) -> list[tuple[int, MessId]]:
+        """Take the next pairs of the search out, at most `most`, by their due."""
+        count = min(most, len(self._searched))
+        return [_pair(self._searched.pop()) for _ in range(count)]
 
     def take_all(self) -> list[tuple[int, MessId]]:
         """Empty the schedule; the pairs in order of their due."""
-        pairs = [(item >> 64, MessId(item & _MASK)) for item in sorted(self._heap)]
-        self._heap = []
+        pairs = [_pair(item) for item in sorted(self._heap + self._searched)]
+        self._heap, self._searched = [], []
         return pairs
 
     def all_now(self, now: int) -> None:
@@ -67,3 +88,7 @@ class Dues:
         for due, messid in self.take_all():
             self._heap.append(min(due, now) << 64 | messid)
         heapq.heapify(self._heap)
+
+
+def _pair(item: int) -> tuple[int, MessId]:
+    return item >> 64, MessId(item & _MASK)

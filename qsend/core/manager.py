@@ -66,6 +66,7 @@ class Manager(Lifecycle):
         self.configure(settings)
         self._backlog = Backlog()
         self._slow: deque[tuple[float, MessId]] = deque()
+        self._sought: frozenset[bytes] = frozenset()
 
     def configure(self, settings: Settings) -> None:
         """Apply new controls from now on."""
@@ -75,6 +76,15 @@ class Manager(Lifecycle):
     def set_capacity(self, channel: Channel, slots: int) -> None:
         """How many attempts the channel's spawners take now; 0 while they are lost."""
         self.capacity[channel] = slots
+
+    def seek(self, key: bytes) -> None:
+        """Have the scheduled mail of one remote destination tried now.
+
+        All scheduled mail has to be read for it, a little in each turn.
+        """
+        dues = self.dues[Channel.REMOTE]
+        self._sought = self._sought | {key} if dues.is_searched else frozenset({key})
+        dues.search()
 
     # --- what the shell reads
 
@@ -87,10 +97,16 @@ class Manager(Lifecycle):
         """Seconds until `pump` has something to do by itself; None for never."""
         waits = [self.attempts.next_wake_mono() - now_mono]
         waits += [each[0][0] - now_mono for each in (self._slow, self.partial) if each]
-        dues = [each.next_due() for each in self.dues.values()]
+        dues = [
+            each.next_due()
+            for channel, each in self.dues.items()
+            if not self._is_paused(channel)
+        ]
         dues.append(self._backlog.next_due())
         waits += [float(due - now) for due in dues if due is not None]
         if self._backlog and self.first < FIRST_MAX:
+            waits.append(0.0)
+        if self.dues[Channel.REMOTE].is_searched or self._is_short():
             waits.append(0.0)
         return None if self.exiting else max(0.0, min(waits))
 
@@ -153,22 +169,22 @@ class Manager(Lifecycle):
             load: the request.
             recips: (offset, destination key) of what is not done, in order.
         """
-        known = self.messages.setdefault(message.messid, message)
-        message, channel = known, load.channel
+        channel = load.channel
         keys = {(channel, key) for _, key in recips}
-        if load.only is not None and (channel, load.only) not in keys:
+        if load.only is not None and load.only.isdisjoint(key for _, key in keys):
             self.dues[channel].push(load.due, message.messid)
-            self.drop_idle(message)
-        elif recips and self._only_wait(keys, now_mono):
-            self.dues[channel].push(now + PUT_OFF_S, message.messid)
-            self.drop_idle(message)
-        else:
-            job = Job(channel, next_retry(message.birth, now, channel))
-            message.jobs[channel] = job
-            for offset, key in recips:
-                self.attempts.put(message, job, key, offset)
-            if not recips:
-                self.close_job(message, job, now)
+            return
+        if recips and self._only_wait(keys, now_mono, is_next=load.is_next):
+            self._put_off(load, {key for _, key in keys}, now)
+            return
+        # Not sooner: what is put off must not count as being in memory.
+        message = self.messages.setdefault(message.messid, message)
+        job = Job(channel, next_retry(message.birth, now, channel))
+        message.jobs[channel] = job
+        for offset, key in recips:
+            self.attempts.put(message, job, key, offset)
+        if not recips:
+            self.close_job(message, job, now)
 
     def load_failed(self, load: LoadTodo | LoadJob, now: int) -> None:
         """The files could not be read just now; try again later."""
@@ -295,8 +311,28 @@ class Manager(Lifecycle):
             if message.phase is Phase.FIRST:
                 self.preprocess(message)
 
-    def _only_wait(self, keys: set[tuple[Channel, bytes]], now_mono: float) -> bool:
-        return self.exiting or self.attempts.crowded(keys, now_mono)
+    def _only_wait(
+        self, keys: set[tuple[Channel, bytes]], now_mono: float, is_next: bool = False
+    ) -> bool:
+        if is_next:
+            return self.attempts.has_enough(keys)
+        if self.exiting or all(self._is_paused(channel) for channel, _ in keys):
+            return True
+        return self.attempts.crowded(keys, now_mono)
+
+    def _is_paused(self, channel: Channel) -> bool:
+        limit = min(self.settings.limits[channel], self.capacity[channel])
+        return self.attempts.is_paused(channel, limit)
+
+    def _put_off(self, load: LoadJob, keys: set[bytes], now: int) -> None:
+        """Let go of a job that could only wait in memory."""
+        if self.exiting or self._is_paused(load.channel):
+            self.dues[load.channel].push(min(load.due, now), load.messid)
+        elif len(keys) == 1:
+            [key] = keys
+            self.attempts.waiting[load.channel].park(key, load.messid)
+        else:
+            self.dues[load.channel].push(now + PUT_OFF_S, load.messid)
 
     def _meet_deadlines(self, now_mono: float) -> None:
         """Write down what has waited in todo for too long."""
@@ -312,21 +348,35 @@ class Manager(Lifecycle):
         room = min(LOADS_PER_PUMP, FIRST_MAX - self.first)
         self._actions += map(LoadTodo, self._backlog.take(room, now))
         for channel, dues in self.dues.items():
-            for _ in range(LOADS_PER_PUMP):
+            for messid in self.attempts.waiting[channel].take_parked(LOADS_PER_PUMP):
+                self._load_job(LoadJob(messid, channel, now, is_next=True), now)
+            for _ in range(0 if self._is_paused(channel) else LOADS_PER_PUMP):
                 pair = dues.pop_due(now)
                 if pair is None:
                     break
-                self._load_job(channel, *pair, now)
+                self._load_job(LoadJob(pair[1], channel, pair[0]), now)
+            self._search(channel)
 
-    def _load_job(self, channel: Channel, due: int, messid: MessId, now: int) -> None:
-        message = self.messages.get(messid)
-        if message is not None and (message.plans or channel in message.jobs):
+    def _search(self, channel: Channel) -> None:
+        dues = self.dues[channel]
+        for due, messid in dues.take_searched(LOADS_PER_PUMP):
+            if messid in self.messages:
+                dues.push(due, messid)
+            else:
+                self._actions.append(LoadJob(messid, channel, due, self._sought))
+
+    def _load_job(self, load: LoadJob, now: int) -> None:
+        message = self.messages.get(load.messid)
+        if message is not None and (message.plans or load.channel in message.jobs):
             if message.phase is not Phase.ENDING:
-                self.dues[channel].push(now + 1, messid)
-        elif b"mess:%d" % messid in self.attempts.held:
-            self.dues[channel].push(now + PUT_OFF_S, messid)
+                self.dues[load.channel].push(now + 1, load.messid)
+        elif b"mess:%d" % load.messid in self.attempts.held:
+            self.dues[load.channel].push(now + PUT_OFF_S, load.messid)
         else:
-            self._actions.append(LoadJob(messid, channel, due))
+            self._actions.append(load)
+
+    def _is_short(self) -> bool:
+        return any(each.is_short for each in self.attempts.waiting.values())
 
 
 def _with_line(text: bytes, line: bytes) -> bytes:

@@ -130,14 +130,15 @@ class LoadTodo:
 class LoadJob:
     """Read info/N and the channel's file; answer `job_loaded` or `load_failed`.
 
-    `due` is the time it was scheduled for; `only` a destination that must be
-    among its recipients, or None.
+    `due` is the time it was scheduled for; `only` destinations of which one must be
+    among its recipients, or None. `is_next`: it was parked, and it is its turn.
     """
 
     messid: MessId
     channel: Channel
     due: int
-    only: bytes | None = None
+    only: frozenset[bytes] | None = None
+    is_next: bool = False
 
 
 @dataclass(frozen=True, slots=True)

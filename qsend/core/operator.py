@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from qsend.core import settle
 from qsend.core.errors import LocalProtocolError
 from qsend.core.manager import Manager
-from qsend.core.message import ForgetSilence, LoadJob, Phase, SaveHolds
+from qsend.core.message import ForgetSilence, Phase, SaveHolds
 from qsend.core.model import Channel, MessId
 
 _CHANNELS = {channel.value.encode(): channel for channel in Channel}
@@ -34,11 +34,7 @@ def flush(manager: Manager, what: bytes, now: int) -> None:
         key = what[5:].lower()
         remote.cure(key)
         manager.act(ForgetSilence())
-        for due, messid in manager.dues[Channel.REMOTE].take_all():
-            if messid in manager.messages:
-                manager.dues[Channel.REMOTE].push(due, messid)
-            else:
-                manager.act(LoadJob(messid, Channel.REMOTE, due, key))
+        manager.seek(key)
     else:
         _flush_message(manager, _messid(what), now)
 
@@ -89,7 +85,7 @@ def remove(manager: Manager, messid: MessId) -> bool:
     Raises: LocalProtocolError while deliveries of it run.
     """
     message = manager.messages.get(messid)
-    dues = [manager.dues[channel].remove(messid) for channel in Channel]
+    dues = [_withdraw(manager, channel, messid) for channel in Channel]
     if message is None:
         if all(due is None for due in dues):
             return False
@@ -103,6 +99,13 @@ def remove(manager: Manager, messid: MessId) -> bool:
         manager.first -= 1
     manager.end(message, settle.discard(message))
     return True
+
+
+def _withdraw(manager: Manager, channel: Channel, messid: MessId) -> int | None:
+    """Take a message out of what waits for its time or its turn; its due."""
+    if manager.attempts.waiting[channel].unpark(messid):
+        return 0
+    return manager.dues[channel].remove(messid)
 
 
 def _flush_message(manager: Manager, messid: MessId, now: int) -> None:

@@ -151,7 +151,7 @@ class ControlServer:
                 "running": manager.attempts.running[channel],
                 "limit": manager.settings.limits[channel],
                 "slots": manager.capacity[channel],
-                "waiting": waiting.waiting,
+                "waiting": waiting.waiting + len(waiting.parked()),
                 "scheduled": len(manager.dues[channel]),
             }
         now_mono = clock.mono()
@@ -177,10 +177,7 @@ class ControlServer:
 
     def _list(self) -> Iterator[Json]:
         """The queue as it is when each part is made."""
-        due = {
-            channel: {messid: at for at, messid in self._manager.dues[channel]}
-            for channel in Channel
-        }
+        due = {channel: self._dues(channel) for channel in Channel}
         numbers = set(self._manager.messages).union(*due.values())
         numbers.update(self._queue.list_todo())
         ordered = sorted(numbers)
@@ -189,6 +186,12 @@ class ControlServer:
             found = [item for item in items if item is not None]
             yield {"ok": True, "more": True, "items": found}
         yield {"ok": True, "more": False, "items": []}
+
+    def _dues(self, channel: Channel) -> dict[MessId, int]:
+        """When each message that is not in memory is due; parked ones are now."""
+        parked = self._manager.attempts.waiting[channel].parked()
+        dues = {messid: at for at, messid in self._manager.dues[channel]}
+        return {**dict.fromkeys(parked, clock.now()), **dues}
 
     def _item(
         self, messid: MessId, due: Mapping[Channel, Mapping[MessId, int]]
