@@ -76,6 +76,14 @@ def until(holds: Callable[[], bool]) -> None:
         select.select([], [], [], 0.005)
 
 
+def first_dues(birth: float, skip: int) -> list[int]:
+    """When a message may be due after an attempt in its first 36 seconds.
+
+    A slow machine makes the first attempt a little late.
+    """
+    return [int(birth) + (root + skip) ** 2 for root in range(6)]
+
+
 class Tree:
     """A home, and the tree that runs in it between `start` and `stop`."""
 
