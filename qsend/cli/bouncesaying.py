@@ -13,7 +13,7 @@ from qsend.cli.condition import holds
 from qsend.cli.options import UsageError
 
 _HELP = """\
-usage: bouncesaying error [ program [ argument ... ] ]
+usage: bouncesaying error [ program [ arg ... ] ]
 
 In a .qmail file, `|bouncesaying 'This list is closed.'` bounces every message with
 these words; with a program, which reads the message, only if it exits 0. If it exits

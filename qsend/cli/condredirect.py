@@ -17,7 +17,7 @@ from qsend.cli.options import UsageError
 from qsend.sysio import stdin
 
 _HELP = """\
-usage: condredirect newaddress program [ argument ... ]
+usage: condredirect newaddress program [ arg ... ]
 
 In a .qmail file, `|condredirect junk@here.example grep -q viagra` sends the message
 to newaddress, from its own sender, if the program, which reads it, exits 0; the

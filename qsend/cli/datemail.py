@@ -13,7 +13,7 @@ from qsend.cli import outcome, predate
 from qsend.sysio.home import find_home
 
 _HELP = """\
-usage: datemail [ argument ... ]
+usage: datemail [ arg ... ]
 
 Runs sendmail with the same arguments and the message on standard input, a Date
 field put in front: the local time with its zone. For mail programs that write none.

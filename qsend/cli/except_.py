@@ -13,7 +13,7 @@ from qsend.cli.condition import holds
 from qsend.cli.options import UsageError
 
 _HELP = """\
-usage: except program [ argument ... ]
+usage: except program [ arg ... ]
 
 Turns a program's exit code round: 0 becomes 100, 111 stays, all others become 0.
 In a .qmail file, `|bouncesaying 'No invoice.' except grep -q invoice` bounces what

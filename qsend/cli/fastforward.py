@@ -173,7 +173,8 @@ def _obey(command: bytes) -> None:
     Raises: PermFail or TempFail, without words, for what its exit code means: nothing
         but 0 is a success.
     """
-    shell = ["/bin/sh", "-c", os.fsdecode(command[1:])]
+    # By that name, as in fastforward.c: a shell's complaint is the text of a bounce.
+    shell = ["sh", "-c", os.fsdecode(command[1:])]
     try:
         code = run_fed(shell, _with_lines()) if command[:1] == b"!" else run(shell)
     except NotStarted as exc:

@@ -17,7 +17,7 @@ from qsend.sysio import clock, stdin
 from qsend.sysio.childprogram import NotStarted, run_fed
 
 _HELP = """\
-usage: predate child [ argument ... ]
+usage: predate child [ arg ... ]
 
 Runs the child with the message on standard input, a Date field put in front: the
 local time with its zone, where qmail-inject by itself would say it in -0000. The

@@ -18,7 +18,7 @@ from qsend.sysio import stdin
 from qsend.sysio.childprogram import NotStarted, run_fed
 
 _HELP = """\
-usage: preline [ -frdFRD ] command [ argument ... ]
+usage: preline [ -frdFRD ] command [ arg ... ]
 
 In a .qmail file, `|preline procmail` feeds the program the mailbox line `From `, a
 Return-Path and a Delivered-To line ($UFLINE, $RPLINE, $DTLINE), then the message.

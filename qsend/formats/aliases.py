@@ -4,8 +4,9 @@ Beside sendmail's `name: value, value` there are `user@host:` and `@host:` for o
 virtual domain; `name:` alone counts for every host that gets there.
 Source: newaliases(1), newinclude(1), newaliases.c, newinclude.c. Unlike them: a
 `/file` becomes a program that appends to it; `owner-` is known in any case; a last
-line without a line end counts; a list that a list includes is its `.bin`, too, where
-newinclude.c names the text, of which fastforward understands nothing.
+line without a line end counts; a colon ends an alias also after `user@`; a list that
+a list includes is its `.bin`, where newinclude.c names the text, in which fastforward
+finds nobody.
 """
 
 from __future__ import annotations

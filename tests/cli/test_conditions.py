@@ -103,7 +103,7 @@ def test_except_usage(line: DotLine) -> None:
     got = line.run("except")
     assert (got.code, got.stderr) == (
         100,
-        b"except: usage: except program [ argument ... ]\n",
+        b"except: usage: except program [ arg ... ]\n",
     )
 
 

@@ -80,7 +80,7 @@ def test_predate_failures(line: DotLine) -> None:
     got = line.run("predate")
     assert (got.code, got.stderr) == (
         100,
-        b"predate: usage: predate child [ argument ... ]\n",
+        b"predate: usage: predate child [ arg ... ]\n",
     )
     got = line.run("predate", "/nowhere/prog")
     assert got.code == 111
