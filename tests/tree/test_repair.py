@@ -28,7 +28,7 @@ def other_disk(queue: Path) -> Iterator[None]:
     """Move the queue to a file system of its own, by tar; then it is a copy."""
     archive = queue.parent / "queue.tar"
     # Sorted, so that two copies give out the same inode numbers.
-    command = ["tar", "--sort=name", "-C", queue, "-cpf", archive, "."]
+    command = ["tar", "--sort=name", "-C", str(queue), "-cpf", str(archive), "."]
     subprocess.run(command, check=True)
     away = queue.with_name(f"{queue.name}.old")
     if not queue.is_mount():
