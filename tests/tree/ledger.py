@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qsend.sysio import clock
+from tests.tree.harness import Tree
 from tests.tree.injector import content, kinds_of
 
 UNMARKED_S = 2.5
@@ -75,11 +76,26 @@ class Log:
         self._thread.start()
 
     def wait_for(self, count: int, wait_s: float) -> bool:
-        """Whether there are `count` lines before the time is over, or the log is."""
+        """Whether there are `count` lines, or the log is over, before the time is."""
         with self._news:
             return self._news.wait_for(
                 lambda: self.is_over or len(self.lines) >= count, wait_s
             )
+
+    def wait_said(self, pattern: bytes, count: int, wait_s: float) -> bool:
+        """Whether so many lines match before the time or the log is over."""
+        wanted = re.compile(pattern)
+        seen = found = 0
+
+        def enough() -> bool:
+            nonlocal seen, found
+            found += sum(bool(wanted.match(each.text)) for each in self.lines[seen:])
+            seen = len(self.lines)
+            return found >= count
+
+        with self._news:
+            self._news.wait_for(lambda: enough() or self.is_over, wait_s)
+            return found >= count
 
     def wait_over(self, wait_s: float) -> bool:
         """Whether the last process that writes it ended before the time was over."""
@@ -98,6 +114,16 @@ class Log:
         with self._news:
             self.is_over = True
             self._news.notify_all()
+
+
+def follow(tree: Tree) -> Log:
+    """Read the log of a tree, started with `until=b""`, from now on."""
+    assert tree.process is not None
+    stdout = tree.process.stdout
+    assert stdout is not None
+    log = Log(os.dup(stdout.fileno()))
+    stdout.close()
+    return log
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from qsend.sysio import clock
 from tests.procs.family import until
 from tests.tree import injector
 from tests.tree.harness import Tree
-from tests.tree.ledger import Ledger, Log
+from tests.tree.ledger import Ledger, Log, follow
 
 KILLS = 200
 SENDERS = (("library", 64901), ("library", 0), ("program", 64901))
@@ -88,10 +88,7 @@ class Killer:
         while True:
             self._tree.start(until=b"")
             assert self._tree.process is not None
-            stdout = self._tree.process.stdout
-            assert stdout is not None
-            log = Log(os.dup(stdout.fileno()))
-            stdout.close()
+            log = follow(self._tree)
             self.logs.append(log)
             log.wait_for(1, 30)
             if not log.lines or b"already running" not in log.lines[0].text:

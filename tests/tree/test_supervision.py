@@ -4,6 +4,7 @@ nobody else notices; a message that crashes its delivery process is held."""
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -139,7 +140,8 @@ def test_killed_lspawn_is_replaced_and_its_deliveries_tried_again(world: World) 
     world.start()
     world.hang_local()
     world.hang_remote()
-    kill_and_wait(tree, "qmail-lspawn", *tree.pids("qmail-lspawn"), LOST)
+    [lspawn] = tree.pids("qmail-lspawn")
+    kill_and_wait(tree, "qmail-lspawn", lspawn, LOST)
     world.send(f"box@{HOST}")
     tree.wait_for(rb"delivery 3: success")
     world.let_go()
@@ -360,6 +362,7 @@ def test_child_that_cannot_boot_again_ends_the_tree(
     (tree.home / missing).rename(tree.home / "away")
     kill(victim)
     assert tree.wait() == 111
-    line = f"alert: cannot start: {name} ended before it was ready, again and again"
-    said = [each for each in tree.log.splitlines() if each.startswith(line.encode())]
-    assert said == [f"{line}; giving up".encode()]
+    why = rb"ended before it was ready, again and again; giving up"
+    said = re.findall(rb"^alert: cannot start: (\S+) %b$" % why, tree.log, re.MULTILINE)
+    # Of send and clean, either may be the one that failed five times.
+    assert said in ([name.encode()], [b"qmail-send"])
