@@ -10,9 +10,20 @@ import os
 import sys
 from collections.abc import Sequence
 
+from qsend.cli.options import teach, wants_help
+
+_HELP = """\
+usage: maildirmake dir
+
+Makes a Maildir for its owner: dir with tmp, new and cur in it. The line ./dir/ in a
+.qmail file has mail delivered there.
+"""
+
 
 def main(argv: Sequence[str]) -> int:
     """Make `argv[0]` with tmp, new and cur in it, for the owner alone."""
+    if wants_help(argv):
+        return teach(_HELP)
     if len(argv) != 1 or not argv[0]:
         sys.stderr.write("maildirmake: usage: maildirmake name\n")
         return 100

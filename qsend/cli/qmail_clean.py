@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from qsend.cli.options import teach, wants_help
 from qsend.core.errors import ConfigError, TempFail
 from qsend.formats.classic import (
     CLEAN_DONE,
@@ -32,12 +33,21 @@ from qsend.sysio.cleaner import Cleaner
 from qsend.sysio.home import find_home, read_control
 from qsend.sysio.stderr import ensure_stderr
 
+_HELP = """\
+usage: qmail-clean
+
+Removes files from the queue as a classic qmail-send asks for on descriptor 0, and
+answers on descriptor 1. qmail-start of qmail starts it; so does `qsend start --clean`.
+"""
+
 SWEEP_EVERY = 31
 """Commands from one look through pid/ to the next (qmail-clean.c cleanuppid)."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve until descriptor 0 ends; arguments are ignored, as qmail does."""
+    if wants_help(argv):
+        return teach(_HELP)
     ensure_stderr()
     try:
         home = find_home(None, os.environ)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from qsend.cli.options import CommandLine
+from qsend.cli.options import CommandLine, teach, wants_help
 from qsend.core.address import quote
 from qsend.core.errors import PermFail, QsendError, TempFail
 from qsend.core.inject import (
@@ -35,6 +35,20 @@ from qsend.sysio import clock
 from qsend.sysio.home import find_home, read_control
 from qsend.sysio.mailqueue import inject
 
+_HELP = """\
+usage: qmail-inject [ -nNaAhH ] [ -f sender ] [ recip ... ] < message
+
+Completes the header of a message, rewrites its addresses and queues it.
+
+  -a  to the recipients given here only    -h  to those in the header only
+  -A  to those given, else the header's (default)    -H  to both
+  -f sender  envelope sender    -n  print the message, queue nothing
+
+  printf 'To: ann\\nSubject: hello\\n\\nhi\\n' | qmail-inject
+
+Exit codes: 0; 100 wrong usage or refused for good; 111 it may work later.
+"""
+
 _CHUNK = 1 << 16
 _SOURCES = {
     "a": RecipSource.ARGS,
@@ -54,6 +68,8 @@ class _Job:
 
 def main(argv: Sequence[str]) -> int:
     """Run as a program: arguments without its name, environment of the process."""
+    if wants_help(argv):
+        return teach(_HELP)
     return run(argv, os.environ)
 
 

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+from qsend.cli.options import teach, wants_help
 from qsend.core.errors import ConfigError, PermFail, QsendError
 from qsend.core.model import DelId, Letter, User
 from qsend.formats.control import parse_controls
@@ -21,6 +22,17 @@ from qsend.formats.delivery import ChildDelivery
 from qsend.sysio import dotqmailfile, mailqueue
 from qsend.sysio.home import find_home, read_control
 from qsend.sysio.localdelivery import Deliverer, Settings, describe, instructions
+
+_HELP = """\
+usage: qmail-local [ -nN ] user homedir local dash ext domain sender defaultdelivery
+
+Delivers the message on descriptor 0 as the current user, by the .qmail file that dash
+and ext choose in homedir, or by the text defaultdelivery. -n prints what would be done:
+
+  qmail-local -n ann /home/ann ann-list - list here.example me@x ./Mailbox
+
+Exit codes: 0 delivered, 100 failed, 111 it may work later.
+"""
 
 _USAGE = (
     b"qmail-local: usage: qmail-local [ -nN ]"
@@ -31,6 +43,8 @@ _EXIT_CODES = {Letter.SUCCESS: 0, Letter.FAILURE: 100, Letter.DEFERRAL: 111}
 
 def main(argv: Sequence[str]) -> int:
     """Run with the arguments after the program's name; return the exit code."""
+    if wants_help(argv):
+        return teach(_HELP)
     try:
         return _main(argv)
     except Exception as exc:  # noqa: BLE001 - Python's own exit code would bounce

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qsend.cli.options import teach, wants_help
 from qsend.core import spawncheck
 from qsend.core.errors import ConfigError, Fatal, RemoteProtocolError, TempFail
 from qsend.core.lspawnreport import Exit, judge
@@ -35,6 +36,14 @@ from qsend.sysio.home import find_home, read_control
 from qsend.sysio.privilege import drop
 from qsend.sysio.stderr import ensure_stderr
 from qsend.sysio.userdb import UserDb
+
+_HELP = """\
+usage: qmail-lspawn defaultdelivery
+
+Runs qmail-local, as the user whose mail it is, for each delivery that a classic
+qmail-send asks for on descriptor 0, and reports on descriptor 1. qmail-start of qmail
+starts it; so does `qsend start --lspawn`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +164,8 @@ def slots(home: str) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Serve the send on descriptors 0 and 1, delivering by `argv[0]`."""
+    if wants_help(argv):
+        return teach(_HELP)
     ensure_stderr()
     if not argv:
         sys.stderr.write("qmail-lspawn: usage: qmail-lspawn defaultdelivery\n")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
+from qsend.cli.options import teach, wants_help
 from qsend.core.errors import QueueCorrupt, TempFail
 from qsend.core.model import Channel, MessId
 from qsend.formats.qread import render_recip, render_summary, render_warning
@@ -18,11 +19,21 @@ from qsend.formats.recips import parse_recips
 from qsend.sysio.fsq import Queue
 from qsend.sysio.home import find_home
 
+_HELP = """\
+usage: qmail-qread
+
+Lists the messages that have been preprocessed: when they came (GMT), number, size,
+sender; below each its recipients, with `done` before those that are finished. Needs
+root or account qmails. `qsend queue` knows more: next attempts and last reports.
+"""
+
 _FLUSH_BYTES = 65536
 
 
 def main(argv: Sequence[str]) -> int:
     """Print the list on standard output; there are no arguments."""
+    if wants_help(argv):
+        return teach(_HELP)
     out = _Output()
     try:
         queue = Queue(f"{find_home(None, os.environ)}/queue")

@@ -11,14 +11,24 @@ import os
 import sys
 from collections.abc import Sequence
 
+from qsend.cli.options import teach, wants_help
 from qsend.core.errors import TempFail
 from qsend.core.model import SPLIT
 from qsend.sysio.home import find_home
 from qsend.sysio.queuedirs import QueueDirs
 
+_HELP = """\
+usage: qmail-qstat
+
+Counts the messages in the queue, and those of them that are not yet preprocessed.
+Needs root or group qmail.
+"""
+
 
 def main(argv: Sequence[str]) -> int:
     """Print the two counts on standard output; there are no arguments."""
+    if wants_help(argv):
+        return teach(_HELP)
     try:
         mess, todo = _counts(f"{find_home(None, os.environ)}/queue")
     except (OSError, TempFail) as exc:

@@ -12,12 +12,22 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 
+from qsend.cli.options import teach, wants_help
 from qsend.core.errors import QsendError
 from qsend.formats.injection import CHUNK_MAX
 from qsend.formats.queueexit import QueueExit
 from qsend.formats.todo import EnvelopeReader
 from qsend.sysio.home import find_home
 from qsend.sysio.queueclient import QueueClient, QueueStopped
+
+_HELP = """\
+usage: qmail-queue < message 1< envelope
+
+Queues the message that descriptor 0 holds for the recipients that descriptor 1 names:
+F, the sender, NUL; for each recipient T, the address, NUL; and one NUL more. Prints
+nothing; exit code 0 means that the message is durable, 11 to 40 that it is refused,
+any other that it may be taken later. People and scripts use qmail-inject or sendmail.
+"""
 
 DEATH_S = 86400
 """How long one run may take (qmail-queue.c DEATH)."""
@@ -39,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
 
     Arguments are ignored, as qmail-queue does.
     """
+    if wants_help(argv):
+        return teach(_HELP)
     del argv
     _set_signals()
     try:

@@ -15,6 +15,7 @@ import stat
 import tempfile
 from collections.abc import Sequence
 
+from qsend.cli.options import teach, wants_help
 from qsend.core.errors import ConfigError, PermFail, QsendError, TempFail
 from qsend.core.mx import Host, route
 from qsend.core.smtptypes import Envelope, Outcome
@@ -26,6 +27,14 @@ from qsend.sysio.smtpcontent import Content
 from qsend.sysio.smtpdial import deliver, unsendable
 from qsend.sysio.smtpsession import Settings
 from qsend.sysio.tcptotable import TcptoTable
+
+_HELP = """\
+usage: qmail-remote host sender recip ... < message
+
+Sends a message by SMTP to the relay or mail exchangers of host. Prints items, each with
+a NUL after it: r, h or s for each recipient (accepted, refused, refused for now), then
+K, Z or D for the message (sent, try again, failed). The exit code is always 0.
+"""
 
 PORT = 25
 _CONTROLS = (
@@ -41,6 +50,8 @@ _COPY_BYTES = 1 << 17
 
 def main(argv: Sequence[str]) -> int:
     """Deliver, and say how it went; 0."""
+    if wants_help(argv):
+        return teach(_HELP)
     try:
         items = _run([os.fsencode(word) for word in argv])
     except PermFail as exc:

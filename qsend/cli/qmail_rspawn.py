@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from qsend.cli.options import teach, wants_help
 from qsend.core.errors import ConfigError, TempFail
 from qsend.core.model import Letter
 from qsend.core.remotereport import judge
@@ -23,6 +24,14 @@ from qsend.sysio import tcptotable
 from qsend.sysio.classicspawner import Job, serve
 from qsend.sysio.home import find_home, read_control
 from qsend.sysio.stderr import ensure_stderr
+
+_HELP = """\
+usage: qmail-rspawn
+
+Runs qmail-remote (or $QMAILREMOTE) for each delivery that a classic qmail-send asks for
+on descriptor 0, and reports on descriptor 1. qmail-start of qmail starts it; so does
+`qsend start --rspawn`.
+"""
 
 
 class RemoteHooks:
@@ -77,6 +86,8 @@ def slots(home: str) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Serve the send on descriptors 0 and 1; arguments are ignored, as qmail does."""
+    if wants_help(argv):
+        return teach(_HELP)
     del argv
     ensure_stderr()
     try:

@@ -17,13 +17,25 @@ from dataclasses import dataclass
 from enum import Enum
 
 from qsend.cli import qmail_inject
-from qsend.cli.options import CommandLine, UsageError
+from qsend.cli.options import CommandLine, UsageError, teach, wants_help
 from qsend.core.errors import QsendError
 from qsend.sysio.home import find_home
 
 _USAGE = (
     "usage: sendmail [ -t ] [ -fsender ] [ -Fname ] [ -bm | -bp | -bs ] [ arg ... ]"
 )
+_HELP = f"""\
+{_USAGE}
+
+Reads a message, completes its header and queues it for the recipients given.
+
+  -t          for those in the header too     -f sender   envelope sender
+  -F name     name in the From line           -bp         list the queue, as mailq
+  -bs         speak SMTP on standard input and output
+
+Other options of sendmail that mean nothing here are accepted. Exit codes: 0; 100 wrong
+usage or refused for good; 111 it may work later.
+"""
 _FLAGS = "vimxt"
 _VALUED = "befopBFNRV"
 _SWALLOWING = "EJ"
@@ -72,6 +84,8 @@ def main(argv: Sequence[str], program: str) -> int:
     """
     if program == "newaliases":
         return _load("qsend.cli.newaliases")(argv)
+    if wants_help(argv):
+        return teach(_HELP)
     try:
         request = _parse_args(argv)
     except UsageError as exc:

@@ -14,17 +14,17 @@ from qsend.cli.parser import EXIT_USAGE, Parser, complain, home_of
 from qsend.core.firstcontrols import check_host_name, first_controls
 from qsend.core.model import Account
 from qsend.formats.control import one_line
-from qsend.sysio import homemaker, launchers, queuemaker
+from qsend.sysio import homemaker, launchers, manpages, queuemaker
 from qsend.sysio.accountmaker import make_accounts
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.home import read_control
 
 _TEACHING = """\
 Makes the accounts and groups of qmail (as root), the directories control, queue,
-users, alias, run and bin, the control files me, defaultdomain, plusdomain, locals
-and rcpthosts, the programs in bin, and the aliases root, postmaster and
-mailer-daemon (empty .qmail files: their mail goes to the alias directory; write
-`&you@example.org` into one to have it sent on).
+users, alias, run, bin and man, the control files me, defaultdomain, plusdomain,
+locals and rcpthosts, the programs in bin, their manual pages in man, and the aliases
+root, postmaster and mailer-daemon (empty .qmail files: their mail goes to the alias
+directory; write `&you@example.org` into one to have it sent on).
 
 What exists is kept: no control file and no mail is ever changed, and programs of
 another mail system stay beside ours as bin/NAME.before-qsend. Owners and modes of
@@ -64,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
     _make(home, "alias", homemaker.alias_files(), accounts.alias)
     if kept := launchers.make_launchers(home, accounts.root):
         _say(f"kept as bin/NAME{launchers.KEPT}: {' '.join(kept)}")
+    pages = manpages.install_pages(home, accounts.root)
+    _say(f"made man/: {len(pages)} pages" if pages else "made no man/: none came along")
     _say(f"{home} is ready")
     return 0
 

@@ -17,6 +17,8 @@ from qsend.core.model import Account, Accounts
 ALIASES = ("root", "postmaster", "mailer-daemon")
 """The names that every mail system answers to."""
 
+_MAN = ("man/man1", "man/man5", "man/man7", "man/man8")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directory:
@@ -34,7 +36,7 @@ def directories(accounts: Accounts) -> tuple[Directory, ...]:
     return (
         *(
             Directory(path=path, mode=0o755, owner=root)
-            for path in ("", "control", "users", "run", "bin")
+            for path in ("", "control", "users", "run", "bin", "man", *_MAN)
         ),
         Directory(
             path="alias", mode=0o2755, owner=Account(uid=accounts.alias.uid, gid=gid)

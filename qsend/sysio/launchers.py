@@ -121,19 +121,22 @@ def make_launchers(home: str, owner: Account) -> list[str]:
     for program, (_, mode) in PROGRAMS.items():
         path = os.path.join(home, "bin", program)
         try:
-            if _keep(path):
+            if keep_other(path, _MARK.encode()):
                 kept.append(program)
-            _replace(path, launcher(program, home).encode(), mode, owner)
+            replace(path, launcher(program, home).encode(), mode, owner)
         except OSError as exc:
             raise Fatal(f"unable to write {path}: {exc.strerror}") from exc
     return kept
 
 
-def _keep(path: str) -> bool:
-    """Give a program that is not ours its second name; whether it got one now."""
+def keep_other(path: str, mark: bytes) -> bool:
+    """Give a file that is not ours its second name; whether it got one now.
+
+    `mark` is what our own files have near their beginning.
+    """
     try:
         with open(path, "rb") as file:
-            if _MARK.encode() in file.read(_MARK_WITHIN):
+            if mark in file.read(_MARK_WITHIN):
                 return False
     except FileNotFoundError:
         if not os.path.islink(path):
@@ -145,8 +148,8 @@ def _keep(path: str) -> bool:
     return True
 
 
-def _replace(path: str, content: bytes, mode: int, owner: Account) -> None:
-    """Whoever runs the program meanwhile sees the old one or the new one."""
+def replace(path: str, content: bytes, mode: int, owner: Account) -> None:
+    """Write a file; whoever reads it meanwhile sees the old one or the new one."""
     new = f"{path}.new"
     # What lies there may be a second name of another file: it is never written to.
     with contextlib.suppress(FileNotFoundError):

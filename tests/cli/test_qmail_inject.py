@@ -134,7 +134,7 @@ def test_option_n_null_sender_prints_empty_brackets(inject: Inject) -> None:
     ("args", "want"),
     [
         (["-z"], "illegal option -- z"),
-        (["--help"], "illegal option -- -"),
+        (["--help", "a@b"], "illegal option -- -"),
         (["-f"], "option requires an argument -- f"),
         (["a@(b"], "unable to parse address: a@(b"),
         (["-f", "a@(b"], "unable to parse address: a@(b"),

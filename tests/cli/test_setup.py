@@ -79,6 +79,10 @@ def test_root_setup_makes_the_tree_of_the_spec_and_is_idempotent(
         "alias/.qmail-mailer-daemon": (
             0o100644, accounts.alias.uid, accounts.alias.gid,
         ),
+        "man": (0o40755, 0, qmail),
+        "man/man8": (0o40755, 0, qmail),
+        "man/man8/qmail-queue.8": (0o100644, 0, qmail),
+        "man/man5/qmail-control.5": (0o100644, 0, qmail),
         "bin/qmail-queue": (0o100755, 0, qmail),
         "bin/qmail-lspawn": (0o100700, 0, qmail),
     }  # fmt: skip
