@@ -123,7 +123,7 @@ def test_stragglers_are_killed_after_their_grace(tree: Opener, home: Path) -> No
     (home / "control/timeoutterm").write_text("0\n")
     for role in ("send", "lookup"):
         (home / f"{role}.hangs").touch()
-    made = tree(pace=0.02)
+    made = tree(pace=0.2)
     pids = made.up()
     os.kill(made.pid, signal.SIGTERM)
     assert made.end() == 0
