@@ -20,6 +20,7 @@ import signal
 import site
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,12 @@ class Installation:
     """Where an installed copy of qsend is; `python` runs it."""
 
     path: Path
+
+    def new_home(self) -> Path:
+        """A place for a home that lives as long as the installation."""
+        parent = Path(tempfile.mkdtemp(prefix="home-", dir=self.path.parent))
+        parent.chmod(0o755)
+        return parent / "home"
 
     @property
     def python(self) -> Path:

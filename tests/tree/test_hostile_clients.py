@@ -181,7 +181,7 @@ def attacking(deed: Deed, path: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def running(installation: Installation) -> Iterator[Tree]:
-    with Tree(installation, installation.path.parent / "hostile-clients") as tree:
+    with Tree(installation, installation.new_home()) as tree:
         tree.maildir()
         tree.start("--default-delivery", "./Maildir/")
         yield tree

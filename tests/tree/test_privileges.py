@@ -65,7 +65,7 @@ class Secretive(Tree):
 @pytest.fixture(scope="module")
 def running(installation: Installation) -> Iterator[Tree]:
     """A tree that has delivered, bounced and asked the network."""
-    home = installation.path.parent / "privileges"
+    home = installation.new_home()
     with Secretive(installation, home) as tree, Peer(LOCKSTEP) as peer:
         tree.control("smtproutes", f":127.0.0.1:{peer.port}\n")
         tree.control("sqlserver", "")
