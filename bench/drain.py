@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.tree import ROOT, Home, Run, smtp_sink
+from bench.tree import ROOT, WHERE, Home, Run, smtp_sink
 
 SIZE = 2048
 
@@ -115,7 +115,7 @@ def _file_system() -> str:
     best = ("", "unknown")
     for line in Path("/proc/mounts").read_text().splitlines():
         _device, where, kind, *_ = line.split()
-        if "/tmp".startswith(where.rstrip("/") or "/") and len(where) > len(best[0]):
+        if WHERE.startswith(where.rstrip("/") or "/") and len(where) > len(best[0]):
             best = (where, kind)
     return best[1]
 

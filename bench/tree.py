@@ -25,6 +25,7 @@ from qsend.sysio.queuewriter import QueueWriter
 
 ROOT = Path(__file__).parents[1]
 SENDER = b"bench@bench.example"
+WHERE = os.environ.get("BENCH_DIR", "/tmp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Home:
     """A home directory below /tmp, set up by `qsend setup`."""
 
     def __init__(self, controls: Mapping[str, str]) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="qsend-bench-", dir="/tmp"))
+        self.path = Path(tempfile.mkdtemp(prefix="qsend-bench-", dir=WHERE))
         self.path.chmod(0o755)
         self._qsend("setup", "--me", "bench.example", *self._mode())
         for name, content in controls.items():
