@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 from qsend.core.errors import TempFail
 
@@ -71,6 +72,34 @@ def run_fed(argv: Sequence[str], pieces: Iterable[bytes]) -> int:
         os.waitpid(pid, 0)
         raise
     return _wait(pid)
+
+
+def start(argv: Sequence[str], stdin: int, stdout: int) -> int:
+    """Start a program on these descriptors; its pid, for the caller to wait for.
+
+    Of our other descriptors it has those that are inheritable.
+    Raises: NotStarted.
+    """
+    dup2 = os.POSIX_SPAWN_DUP2
+    return _spawn(argv, [(dup2, stdin, 0), (dup2, stdout, 1)])
+
+
+def become(argv: Sequence[str]) -> NoReturn:
+    """Become a program, found by $PATH, with the signals programs expect.
+
+    Raises: TempFail when it cannot be run.
+    """
+    for signum in _DEFAULTED:
+        signal.signal(signum, signal.SIG_DFL)
+    try:
+        try:
+            os.execvp(argv[0], list(argv))
+        except OSError as exc:
+            if exc.errno != errno.ENOEXEC:
+                raise
+            os.execv("/bin/sh", ["/bin/sh", _path(argv[0]), *argv[1:]])
+    except OSError as exc:
+        raise TempFail(f"unable to run {argv[0]}: {exc.strerror}") from exc
 
 
 def _spawn(argv: Sequence[str], actions: list[tuple[int, int, int]]) -> int:

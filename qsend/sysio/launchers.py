@@ -61,6 +61,11 @@ PROGRAMS: Mapping[str, tuple[str, int]] = {
     "setmaillist": ("setmaillist", 0o755),
     "printmaillist": ("printmaillist", 0o755),
     "mboxdeliver": ("mboxdeliver", 0o755),
+    "maildirserial": ("maildirserial", 0o755),
+    "serialsmtp": ("serialsmtp", 0o755),
+    "maildirsmtp": ("maildirsmtp", 0o755),
+    "setlock": ("setlock", 0o755),
+    "maildirpush": ("maildirpush", 0o755),
 }
 """Program to (module of qsend.cli, mode); none is setuid. A script must be
 readable to be run, so what qmail installs as 0711 is 0755 here."""

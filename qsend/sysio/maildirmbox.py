@@ -14,28 +14,18 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from qsend.core.errors import TempFail
 from qsend.core.localenv import from_line
 from qsend.formats.mbox import MboxText
-from qsend.sysio import clock
+from qsend.sysio import clock, maildirscan
+from qsend.sysio.maildirscan import Entry
 from qsend.sysio.replacefile import replace_file
 
-_STALE_S = 129600
-"""A file in tmp that nobody has read for 36 hours is given up (maildir(5))."""
 _CHUNK_BYTES = 65536
 _LINE_MAX = 4096
 _UNKNOWN = b"XXX"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Entry:
-    """One message; the older one is less."""
-
-    mtime: int
-    path: str
 
 
 def move_messages(maildir: str, mbox: str, tmp: str) -> list[str]:
@@ -53,35 +43,12 @@ def move_messages(maildir: str, mbox: str, tmp: str) -> list[str]:
     except OSError as exc:
         raise TempFail(f"unable to chdir to {maildir}: {exc.strerror}") from exc
     now = clock.now()
-    _clean(now)
-    entries = sorted(entry for name in ("new", "cur") for entry in _scan(name, now))
+    maildirscan.clean(now)
+    entries = maildirscan.scan(now)
     if entries:
         with _locked(mbox):
             _append(mbox, tmp, entries)
     return [entry.path for entry in entries if not _remove(entry.path)]
-
-
-def _clean(now: int) -> None:
-    """Remove what was left in tmp for too long."""
-    with contextlib.suppress(OSError), os.scandir("tmp") as found:
-        for each in found:
-            if each.name[:1] != "." and each.stat().st_atime + _STALE_S < now:
-                os.unlink(each.path)
-
-
-def _scan(name: str, now: int) -> Iterator[_Entry]:
-    """Messages from before this second: a later one might have to go before them."""
-    try:
-        with os.scandir(name) as found:
-            for each in found:
-                if each.name[:1] == ".":
-                    continue
-                with contextlib.suppress(FileNotFoundError):
-                    mtime = int(each.stat().st_mtime)
-                    if mtime < now:
-                        yield _Entry(mtime, each.path)
-    except OSError as exc:
-        raise TempFail(f"unable to scan $MAILDIR/{name}: {exc.strerror}") from exc
 
 
 @contextlib.contextmanager
@@ -113,7 +80,7 @@ def _lock(mbox: str) -> int:
         os.close(fd)
 
 
-def _append(mbox: str, tmp: str, entries: list[_Entry]) -> None:
+def _append(mbox: str, tmp: str, entries: list[Entry]) -> None:
     def write(file: BinaryIO) -> None:
         with open(mbox, "rb") as old:
             shutil.copyfileobj(old, file, _CHUNK_BYTES)
@@ -127,7 +94,7 @@ def _append(mbox: str, tmp: str, entries: list[_Entry]) -> None:
         raise TempFail(f"unable to read {name} or write {tmp}: {exc.strerror}") from exc
 
 
-def _copy(entry: _Entry, file: BinaryIO) -> None:
+def _copy(entry: Entry, file: BinaryIO) -> None:
     with open(entry.path, "rb") as message:
         first = message.readline(_LINE_MAX)
         file.write(from_line(_sender(first), entry.mtime))
