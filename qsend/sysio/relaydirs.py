@@ -58,7 +58,7 @@ def claim(path: str) -> Claim | None:
     directory = os.open(path, _OPEN_DIR)
     try:
         try:
-            lock = os.open(RELAYHOST, _OPEN_FILE, dir_fd=directory)
+            lock = _open_lock(directory)
         except FileNotFoundError:
             return None
         try:
@@ -71,6 +71,15 @@ def claim(path: str) -> Claim | None:
         return found
     finally:
         os.close(directory)
+
+
+def _open_lock(directory: int) -> int:
+    """RELAYHOST; for writing where that is allowed, which NFS wants for a lock."""
+    try:
+        flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(RELAYHOST, flags, dir_fd=directory)
+    except (PermissionError, IsADirectoryError):
+        return os.open(RELAYHOST, _OPEN_FILE, dir_fd=directory)
 
 
 def _claimed(path: str, directory: int, lock: int) -> Claim | None:
