@@ -21,6 +21,7 @@ import site
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -396,14 +397,15 @@ class Tree:
 
     def pids(self, title: str) -> list[int]:
         """Pids of the processes titled `TITLE: qsend`, as "qmail-send"."""
-        found = []
+        found = {}
         for each in self.family():
             try:
                 if each.cmdline()[:1] == [f"{title}: qsend"]:
-                    found.append(each.pid)
+                    found[each.pid] = each.ppid()
             except psutil.NoSuchProcess:
                 continue
-        return found
+        # A child that has just been forked still has its parent's title.
+        return [pid for pid, parent in found.items() if parent not in found]
 
     def queue_files(self) -> list[Path]:
         """Every file of a message in the queue."""
@@ -413,6 +415,13 @@ class Tree:
             for path in queue.rglob("*")
             if path.is_file() and path.parent.name != "lock"
         ]
+
+    def wait_empty(self) -> None:
+        """Wait until no file and no entry is left: mess/N goes after "end msg"."""
+        deadline_mono = clock.mono() + WAIT_S
+        while left := self.queue_files() or self.ask("queue"):
+            assert clock.mono() < deadline_mono, left
+            time.sleep(0.01)
 
     def _read(self, wait_s: float) -> bool:
         """Take what the log has next; False at its end or when time is over."""

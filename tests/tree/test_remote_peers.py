@@ -307,8 +307,7 @@ def test_dead_host_backs_off_and_a_flush_tries_it_again(
             tree.find(rb"(?s)" + rb"end msg \d+\n.*" * 2)
             sink.wait_for_mails(2)
         assert tree.ask("status")["ill"] == []
-        assert tree.ask("queue") == []
-        assert not tree.queue_files()
+        tree.wait_empty()
 
 
 def test_list_goes_in_two_transactions_and_verp_in_one_each(
@@ -514,7 +513,7 @@ def test_fifteen_hundred_sessions_run_at_once(installation: Installation) -> Non
             sink.open_gate()
             assert tree.reports(*recips) == [ACCEPTED] * 1500
             tree.find(rb"\nend msg \d+\nstatus: local 0/10 remote 0/2000\n")
-            assert not tree.queue_files()
+            tree.wait_empty()
         assert sink.sessions == 1500
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
