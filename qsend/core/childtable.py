@@ -52,6 +52,8 @@ class Action(Enum):
     """Fork it; answer with FORKED, or EXIT when there is no process to be had."""
     TELL_LOST = auto()
     """Log that it was lost."""
+    TELL_FAILED = auto()
+    """The same, unless it ended with 0: it had been told to."""
     COUNT = auto()
     """Put the end into the unit's brake."""
     END_UNIT = auto()
@@ -91,7 +93,8 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (_S.RUNNING, _E.STOP): (_S.STOPPING, (_A.END,)),
     (_S.DRAINING, _E.FORKED): (_S.DRAINING, ()),
     (_S.DRAINING, _E.READY): (_S.DRAINING, ()),
-    (_S.DRAINING, _E.EXIT): (_S.BACKOFF, (_A.WAIT,)),
+    # Its death may be why the rest of its unit ended, though noticed after it.
+    (_S.DRAINING, _E.EXIT): (_S.BACKOFF, (_A.TELL_FAILED, _A.WAIT)),
     (_S.DRAINING, _E.TIMER): (_S.DRAINING, ()),
     (_S.DRAINING, _E.UNIT_EXIT): (_S.DRAINING, ()),
     # It has been told already; only what follows its end changes.

@@ -92,6 +92,7 @@ class Nursery:
         self._do = {
             Action.FORK: self._fork,
             Action.TELL_LOST: self._tell_lost,
+            Action.TELL_FAILED: self._tell_failed,
             Action.COUNT: self._count,
             Action.END_UNIT: self._end_unit,
             Action.WAIT: self._wait,
@@ -248,6 +249,10 @@ class Nursery:
         how = f"killed by signal {-code}" if code < 0 else f"exit {code}"
         again = "" if self.stopping else ", starting it again"
         self._keeper.say(logline.warning(f"lost {child.name} ({how}){again}"))
+
+    def _tell_failed(self, child: Child) -> None:
+        if child.status:
+            self._tell_lost(child)
 
     def _count(self, child: Child) -> None:
         unit = self._plan.unit(child.role)

@@ -64,7 +64,7 @@ PATHS: list[tuple[list[Event], list[State], list[Action]]] = [
     (
         [E.TIMER, E.FORKED, E.UNIT_EXIT, E.READY, E.EXIT],
         [S.BACKOFF, S.STARTING, S.DRAINING, S.DRAINING, S.BACKOFF],
-        [A.FORK, A.END, A.WAIT],
+        [A.FORK, A.END, A.TELL_FAILED, A.WAIT],
     ),
 ]
 
