@@ -1,4 +1,8 @@
-"""Delivery into a maildir: written in tmp, synced, linked into new, new synced.
+"""Delivery into a maildir: written, synced, linked into new, new synced.
+
+The file has no name before that of new where the file system can do so, which
+takes two directory changes less and leaves no rubbish at a crash; elsewhere it is
+written under a name in tmp.
 
 Works by directory descriptors, so that many threads can deliver at once: no
 chdir, umask or alarm, which they would share. The maildir must exist already,
@@ -15,7 +19,8 @@ import itertools
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from qsend.core.errors import TempFail
 from qsend.formats.control import Durability
@@ -27,6 +32,7 @@ _LIMIT_S = 86400
 """Longest time one message may take to be written (qmail-local.c alarm)."""
 
 _TRIES = 3
+_Made = TypeVar("_Made")
 _TEMPORARY = frozenset(
     {
         errno.EINTR, errno.ENOMEM, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN,
@@ -54,6 +60,8 @@ class Maildirs:
         self._tail += escape_host(socket.gethostname() if host is None else host)
         self._count = itertools.count()
         self._shared = SharedSync()
+        # An unnamed file gets its name through /proc.
+        self._has_proc = os.path.isdir("/proc/self/fd")
 
     def deliver(
         self, home_fd: int, path: bytes, prefix: bytes, message: MessageFile
@@ -101,7 +109,38 @@ class Maildirs:
             os.close(new_fd)
 
     def _store(self, maildir_fd: int, prefix: bytes, message: MessageFile) -> None:
-        fd, name = self._create(maildir_fd)
+        fd = self._open_unnamed(maildir_fd)
+        if fd < 0:
+            self._store_named(maildir_fd, prefix, message)
+            return
+        try:
+            self._write(fd, prefix, message)
+            source = b"/proc/self/fd/%d" % fd
+            self._with_name(
+                lambda name: os.link(
+                    source, b"new/" + name, dst_dir_fd=maildir_fd, follow_symlinks=True
+                )
+            )
+        finally:
+            os.close(fd)
+
+    def _open_unnamed(self, maildir_fd: int) -> int:
+        """A new file in tmp's file system; -1 when there is none to be had so.
+
+        Whatever the reason: the other way meets it again, and says it.
+        """
+        if not self._has_proc:
+            return -1
+        flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
+        try:
+            return os.open(b"tmp", flags, 0o600, dir_fd=maildir_fd)
+        except OSError:
+            return -1
+
+    def _store_named(
+        self, maildir_fd: int, prefix: bytes, message: MessageFile
+    ) -> None:
+        fd, name = self._with_name(lambda name: _create(maildir_fd, name))
         tmp_name = b"tmp/" + name
         try:
             try:
@@ -117,22 +156,14 @@ class Maildirs:
             except OSError:
                 pass  # what became of the delivery is decided; readers clean tmp
 
-    def _create(self, maildir_fd: int) -> tuple[int, bytes]:
-        for tries_left in range(_TRIES - 1, -1, -1):
-            name = self._name()
+    def _with_name(self, make: Callable[[bytes], _Made]) -> _Made:
+        """What `make` makes of a name that nobody has; a few are tried."""
+        for _ in range(_TRIES - 1):
             try:
-                fd = os.open(
-                    b"tmp/" + name,
-                    os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
-                    0o600,
-                    dir_fd=maildir_fd,
-                )
+                return make(self._name())
             except FileExistsError:
-                if not tries_left:
-                    raise
-            else:
-                return fd, name
-        raise AssertionError("the last try returns or raises")
+                continue
+        return make(self._name())
 
     def _name(self) -> bytes:
         seconds, rest_ns = divmod(clock.now_ns(), 1_000_000_000)
@@ -153,6 +184,11 @@ class Maildirs:
             self._shared.sync(fd)
         elif self._durability is Durability.QMAIL:
             os.fsync(fd)
+
+
+def _create(maildir_fd: int, name: bytes) -> tuple[int, bytes]:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return os.open(b"tmp/" + name, flags, 0o600, dir_fd=maildir_fd), name
 
 
 def _pieces(prefix: bytes, message: MessageFile) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,21 @@ from qsend.sysio.maildir import Maildirs, escape_host
 from qsend.sysio.messagefile import CHUNK_BYTES, MessageFile
 
 PREFIX = b"Return-Path: <s@t>\nDelivered-To: a@b\n"
+
+
+@pytest.fixture(params=["unnamed", "named"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds on a file system without unnamed files as well."""
+    if request.param == "unnamed":
+        return
+    real_open = os.open
+
+    def fussy_open(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no unnamed files here")
+        return real_open(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", fussy_open)
 
 
 @pytest.fixture
@@ -175,9 +191,9 @@ def test_maildir_syncs_before_and_after_the_link(
     steps: list[str] = []
     real_link = os.link  # noqa: TID251 - to see when it is called
 
-    def link(src: bytes, dst: bytes, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+    def link(*args: Any, **options: Any) -> None:
         steps.append("link")
-        real_link(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        real_link(*args, **options)
 
     source = message(tmp_path, b"x\n")
     with monkeypatch.context() as patched:
@@ -207,4 +223,19 @@ def test_maildir_sync_error_defers(
             Maildirs(Durability.FULL).deliver(home, b"Maildir", PREFIX, source)
     assert len(os.listdir(tmp_path / "Maildir/new")) == stored
     assert os.listdir(tmp_path / "Maildir/tmp") == []
+    os.close(source.fd)
+
+
+def test_maildir_name_that_is_taken_is_passed_over(
+    tmp_path: Path, home: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maildirs = Maildirs(Durability.NONE)
+    names = iter([b"taken", b"taken", b"free"])
+    monkeypatch.setattr(maildirs, "_name", lambda: next(names))
+    for folder in ("tmp", "new"):
+        (tmp_path / "Maildir" / folder / "taken").write_text("another's")
+    source = message(tmp_path, b"x\n")
+    maildirs.deliver(home, b"Maildir", b"", source)
+    assert (tmp_path / "Maildir/new/free").read_bytes() == b"x\n"
+    assert (tmp_path / "Maildir/new/taken").read_text() == "another's"
     os.close(source.fd)
