@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 from qsend.cli.options import teach, wants_help
 from qsend.core.errors import ConfigError, PermFail, QsendError
-from qsend.core.model import DelId, Letter, User
+from qsend.core.model import DelId, Letter, Ownership, User
 from qsend.formats.control import parse_controls
 from qsend.formats.delivery import ChildDelivery
 from qsend.sysio import dotqmailfile, mailqueue
@@ -82,7 +82,7 @@ def _delivery(words: Sequence[bytes]) -> ChildDelivery:
         dash=dash,
         ext=ext,
         # Whoever starts this program has decided whose home it is.
-        owns_home=False,
+        ownership=Ownership.TRUSTED,
     )
     return ChildDelivery(
         delid=DelId(0), user=user, local=local, domain=domain, sender=sender

@@ -22,6 +22,11 @@ ADDRESS_MAX = 1002
 """Longest envelope address in bytes (qmail-queue.c ADDR, less its NUL)."""
 
 
+INSTRUCTIONS_MAX = 32768
+"""Longest text made of alias rows, in bytes: with every other field of a delivery
+it fits into one frame between two processes. Some 800 addresses."""
+
+
 class Channel(Enum):
     """Which kind of delivery a recipient needs; the value is its directory."""
 
@@ -76,13 +81,24 @@ class Account:
     gid: int
 
 
+class Ownership(IntEnum):
+    """What a delivery must find of the home before it uses it."""
+
+    TRUSTED = 0
+    """Nothing: users/cdb entries are used as written."""
+    UID = 1
+    """The uid owns it (accounts of the machine)."""
+    UID_GID = 2
+    """uid and gid are those of the home (mailbox table)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
     """Who owns a local part: the six fields of users/cdb, and how far to trust.
 
-    `home` is an absolute path. `dash` and `ext` choose the dot-qmail file.
-    `owns_home` asks the delivery to prove that `uid` owns the home (passwd
-    users); users/cdb entries are trusted as written.
+    `home` is an absolute path. `dash` and `ext` choose the dot-qmail file, unless
+    there are `instructions`: the text of a dot-qmail file made of alias rows, at
+    most INSTRUCTIONS_MAX bytes, which decides instead of any file.
     """
 
     name: bytes
@@ -91,7 +107,8 @@ class User:
     home: bytes
     dash: bytes
     ext: bytes
-    owns_home: bool
+    ownership: Ownership
+    instructions: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

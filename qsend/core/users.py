@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qsend.core.model import Account, Accounts, User
+from qsend.core.model import Account, Accounts, Ownership, User
 
 BREAK = b"-"
 """Ends the account's name inside a local part (qmail conf-break)."""
@@ -81,7 +81,7 @@ def passwd_user(
         home=home,
         dash=candidate.dash,
         ext=candidate.ext,
-        owns_home=True,
+        ownership=Ownership.UID,
     )
 
 
@@ -105,13 +105,13 @@ def alias_user(local: bytes, account: Account, home: bytes) -> User:
         home=home,
         dash=BREAK,
         ext=local,
-        owns_home=False,
+        ownership=Ownership.TRUSTED,
     )
 
 
 def is_fallback(user: User, local: bytes) -> bool:
     """Whether `user` is who takes `local` because nobody else has it."""
-    return user.name == ALIAS and user.ext == local and not user.owns_home
+    return user.name == ALIAS and user.ext == local and user.dash == BREAK
 
 
 def refusal(uid: int, accounts: Accounts, *, single_user: bool) -> str | None:

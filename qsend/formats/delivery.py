@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from qsend.core.errors import RemoteProtocolError
 from qsend.core.model import Cause, DelId, Letter, User
 from qsend.formats.frames import Fields, frame, string
+from qsend.formats.userfields import parse_user, render_user
 
 TRANSACTION = b"T"
 """send to remote; one descriptor of mess/N comes with each, in order."""
@@ -36,7 +37,6 @@ _ADDRESS_MAX = 8192
 _TRANSACTION = struct.Struct("!BQHH")
 _DELID = struct.Struct("!I")
 _LOCAL = struct.Struct("!BI")
-_CHILD = struct.Struct("!BIII")
 _REPORT = struct.Struct("!IBB")
 _LETTERS = {letter.value[0]: letter for letter in Letter}
 
@@ -164,44 +164,23 @@ def parse_local(body: bytes) -> LocalDelivery:
 
 def render_child(delivery: ChildDelivery) -> bytes:
     """The CHILD frame."""
-    user = delivery.user
     return frame(
         CHILD,
-        _CHILD.pack(user.owns_home, delivery.delid, user.uid, user.gid)
-        + b"".join(
-            map(
-                string,
-                (
-                    user.name,
-                    user.home,
-                    user.dash,
-                    user.ext,
-                    delivery.local,
-                    delivery.domain,
-                    delivery.sender,
-                ),
-            )
-        ),
+        _DELID.pack(delivery.delid)
+        + render_user(delivery.user)
+        + string(delivery.local)
+        + string(delivery.domain)
+        + string(delivery.sender),
     )
 
 
 def parse_child(body: bytes) -> ChildDelivery:
     """The value of a CHILD body. Raises: RemoteProtocolError."""
     fields = Fields(body)
-    owns_home, delid, uid, gid = fields.take(_CHILD)
-    name, home, dash, ext, local, domain, sender = (
-        fields.string(_ADDRESS_MAX) for _ in range(7)
-    )
+    (delid,) = fields.take(_DELID)
+    user = parse_user(fields)
+    local, domain, sender = (fields.string(_ADDRESS_MAX) for _ in range(3))
     fields.end()
-    user = User(
-        name=name,
-        uid=uid,
-        gid=gid,
-        home=home,
-        dash=dash,
-        ext=ext,
-        owns_home=bool(owns_home),
-    )
     return ChildDelivery(
         delid=DelId(delid), user=user, local=local, domain=domain, sender=sender
     )

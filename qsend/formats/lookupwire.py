@@ -1,7 +1,7 @@
-"""What lookup is asked and answers: whose mail is a local part?
+"""What lookup is asked and answers.
 
-USER carries a number of the asker's choice and the local part; ANSWER brings the
-number back with the user found, or the text of why there is none.
+Every question carries a number of the asker's choice, and its answer brings the
+number back; answers may come in any order. Who may ask what is lookup's business.
 """
 
 from __future__ import annotations
@@ -11,32 +11,77 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from qsend.core.errors import RemoteProtocolError
+from qsend.core.lookups import (
+    Listing,
+    Locality,
+    Login,
+    Proof,
+    Stored,
+    Verdict,
+    Verification,
+    YesNo,
+)
 from qsend.core.model import User
 from qsend.core.users import NoUser, Outcome, Trouble
-from qsend.formats.frames import Fields, frame, string
+from qsend.formats.frames import FRAME_MAX, Fields, frame, string
+from qsend.formats.userfields import parse_user, render_user
 
 USER = b"u"
-"""Body: u32 number, string local part."""
+"""Whose is a local part? Body: u32 number, string local part."""
+LOCALITY = b"l"
+"""Where does mail for an address go? Body: u32 number, string address, with its
+domain, after percenthack."""
+RCPTHOST = b"r"
+"""Do we take mail for a host? Body: u32 number, string host."""
+EXISTS = b"e"
+"""Is there such a recipient here? Body: u32 number, string address."""
+EXPLAIN = b"x"
+"""What will happen to mail for an address? Body: u32 number, string address."""
+VERIFY = b"v"
+"""Is a login right? Body: u32 number, u8 proof, strings name, secret, challenge,
+client."""
+
 ANSWER = b"U"
-"""Body: u32 number, u8 status; FOUND: u8 owns_home, u32 uid, u32 gid, and the
-strings name, home, dash, ext; otherwise the string text."""
+"""To USER. Body: u32 number, u8 status; FOUND: the fields of a user; otherwise the
+string text."""
+PLACE = b"L"
+"""To LOCALITY. Body: u32 number, u8 status, string: the stored address, nothing, or
+the text of a trouble."""
+VERDICT = b"Y"
+"""To RCPTHOST and EXISTS. Body: u32 number, u8 status, string text."""
+EXPLAINED = b"X"
+"""To EXPLAIN. Body: u32 number, string JSON."""
+VERIFIED = b"V"
+"""To VERIFY. Body: u32 number, u8 verdict, string text, u8 whether a user comes with
+it, the fields of the user."""
+REFUSED = b"!"
+"""To a question that this peer may not ask, or one too many. Body: u32 number,
+string text."""
 
 LOCAL_MAX = 4096
 """Longest local part asked for: four times what can be injected, since control
-files may put something before it. Longer ones are nobody's."""
-_FIELD_MAX = 8192
-"""Longest field of a user: a record of users/cdb and a local part together."""
+files may put something before it. Longer ones are nobody's. Also the longest
+address, host, login and secret."""
+EXPLANATION_MAX = FRAME_MAX - 8
 _TEXT_MAX = 1000
 
 _FOUND, _NONE, _TROUBLE = 0, 1, 2
+_STORED, _UNLISTED, _PLACE_TROUBLE, _LISTED_HOST = 0, 1, 2, 3
+_NO, _YES, _UNSURE = 0, 1, 2
 _NUMBER = struct.Struct("!I")
 _HEAD = struct.Struct("!IB")
-_IDS = struct.Struct("!BII")
+_FLAG = struct.Struct("!B")
+
+ABOUT = frozenset({USER, LOCALITY, RCPTHOST, EXISTS, EXPLAIN})
+"""The questions that are about one name or address: `Question` in both directions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Whose is `local`? `number` is the asker's, 0 to 2**32 - 1."""
+    """A question about `local`: a local part, address or host, as the kind says.
+
+    `number` is the asker's, 0 to 2**32 - 1.
+    """
 
     number: int
     local: bytes
@@ -50,13 +95,13 @@ class Answer:
     outcome: Outcome
 
 
-def render_question(question: Question) -> bytes:
-    """The USER frame."""
-    return frame(USER, _NUMBER.pack(question.number) + string(question.local))
+def render_question(question: Question, kind: bytes = USER) -> bytes:
+    """The frame of a question; `kind` is one of ABOUT."""
+    return frame(kind, _NUMBER.pack(question.number) + string(question.local))
 
 
 def parse_question(body: bytes) -> Question:
-    """The value of a USER body. Raises: RemoteProtocolError."""
+    """The value of such a body. Raises: RemoteProtocolError."""
     fields = Fields(body)
     (number,) = fields.take(_NUMBER)
     local = fields.string(LOCAL_MAX)
@@ -64,11 +109,35 @@ def parse_question(body: bytes) -> Question:
     return Question(number=number, local=local)
 
 
+def render_login(number: int, login: Login) -> bytes:
+    """The VERIFY frame."""
+    texts = (login.name, login.secret, login.challenge, login.client)
+    head = _HEAD.pack(number, login.proof)
+    return frame(VERIFY, head + b"".join(map(string, texts)))
+
+
+def parse_login(body: bytes) -> tuple[int, Login]:
+    """(number, login) of a VERIFY body. Raises: RemoteProtocolError."""
+    fields = Fields(body)
+    number, proof = fields.take(_HEAD)
+    name, secret, challenge, client = (fields.string(LOCAL_MAX) for _ in range(4))
+    fields.end()
+    if proof not in set(Proof):
+        raise RemoteProtocolError(f"proof {proof}")
+    return number, Login(
+        proof=Proof(proof),
+        name=name,
+        secret=secret,
+        challenge=challenge,
+        client=client,
+    )
+
+
 def render_answer(answer: Answer) -> bytes:
     """The ANSWER frame."""
     match answer.outcome:
         case User() as user:
-            status, rest = _FOUND, _user_fields(user)
+            status, rest = _FOUND, render_user(user)
         case NoUser(text=text):
             status, rest = _NONE, string(text[:_TEXT_MAX])
         case Trouble(text=text):
@@ -84,7 +153,7 @@ def parse_answer(body: bytes) -> Answer:
     number, status = fields.take(_HEAD)
     outcome: Outcome
     if status == _FOUND:
-        outcome = _parse_user(fields)
+        outcome = parse_user(fields)
     elif status == _NONE:
         outcome = NoUser(text=fields.string(_TEXT_MAX))
     elif status == _TROUBLE:
@@ -95,21 +164,115 @@ def parse_answer(body: bytes) -> Answer:
     return Answer(number=number, outcome=outcome)
 
 
-def _user_fields(user: User) -> bytes:
-    texts = (user.name, user.home, user.dash, user.ext)
-    head = _IDS.pack(user.owns_home, user.uid, user.gid)
-    return head + b"".join(map(string, texts))
+def render_place(number: int, locality: Locality) -> bytes:
+    """The PLACE frame."""
+    match locality:
+        case Stored(address=address):
+            status, text = _STORED, address
+        case Listing.NONE:
+            status, text = _UNLISTED, b""
+        case Listing.HOST:
+            status, text = _LISTED_HOST, b""
+        case Trouble(text=reason):
+            status, text = _PLACE_TROUBLE, reason[:_TEXT_MAX]
+        case _:
+            assert_never(locality)
+    return frame(PLACE, _HEAD.pack(number, status) + string(text))
 
 
-def _parse_user(fields: Fields) -> User:
-    owns_home, uid, gid = fields.take(_IDS)
-    name, home, dash, ext = (fields.string(_FIELD_MAX) for _ in range(4))
-    return User(
-        name=name,
-        uid=uid,
-        gid=gid,
-        home=home,
-        dash=dash,
-        ext=ext,
-        owns_home=bool(owns_home),
-    )
+def parse_place(body: bytes) -> tuple[int, Locality]:
+    """(number, locality) of a PLACE body. Raises: RemoteProtocolError."""
+    number, status, text = _parse_text(body)
+    locality: Locality
+    if status == _STORED:
+        locality = Stored(address=text)
+    elif status == _PLACE_TROUBLE:
+        locality = Trouble(text=text)
+    elif text or status not in (_UNLISTED, _LISTED_HOST):
+        raise RemoteProtocolError(f"place status {status}")
+    else:
+        locality = Listing.HOST if status == _LISTED_HOST else Listing.NONE
+    return number, locality
+
+
+def render_verdict(number: int, verdict: YesNo) -> bytes:
+    """The VERDICT frame."""
+    if isinstance(verdict, Trouble):
+        rest = string(verdict.text[:_TEXT_MAX])
+        return frame(VERDICT, _HEAD.pack(number, _UNSURE) + rest)
+    return frame(VERDICT, _HEAD.pack(number, _YES if verdict else _NO) + string(b""))
+
+
+def parse_verdict(body: bytes) -> tuple[int, YesNo]:
+    """(number, verdict) of a VERDICT body. Raises: RemoteProtocolError."""
+    number, status, text = _parse_text(body)
+    if status == _UNSURE:
+        return number, Trouble(text=text)
+    if text or status not in (_NO, _YES):
+        raise RemoteProtocolError(f"verdict status {status}")
+    return number, status == _YES
+
+
+def render_verified(number: int, verification: Verification) -> bytes:
+    """The VERIFIED frame."""
+    user = verification.user
+    parts = [
+        _HEAD.pack(number, verification.verdict),
+        string(verification.text[:_TEXT_MAX]),
+        _FLAG.pack(user is not None),
+    ]
+    if user is not None:
+        parts.append(render_user(user))
+    return frame(VERIFIED, b"".join(parts))
+
+
+def parse_verified(body: bytes) -> tuple[int, Verification]:
+    """(number, verification) of a VERIFIED body. Raises: RemoteProtocolError."""
+    fields = Fields(body)
+    number, verdict = fields.take(_HEAD)
+    text = fields.string(_TEXT_MAX)
+    (has_user,) = fields.take(_FLAG)
+    if verdict not in set(Verdict) or has_user > 1:
+        raise RemoteProtocolError(f"verdict {verdict}, {has_user}")
+    user = parse_user(fields) if has_user else None
+    fields.end()
+    if user is not None and verdict != Verdict.OK:
+        raise RemoteProtocolError("a user with a refusal")
+    return number, Verification(verdict=Verdict(verdict), text=text, user=user)
+
+
+def render_explained(number: int, trace: bytes) -> bytes:
+    """The EXPLAINED frame; `trace` is JSON of at most EXPLANATION_MAX bytes."""
+    return frame(EXPLAINED, _NUMBER.pack(number) + string(trace))
+
+
+def parse_explained(body: bytes) -> tuple[int, bytes]:
+    """(number, JSON) of an EXPLAINED body. Raises: RemoteProtocolError."""
+    fields = Fields(body)
+    (number,) = fields.take(_NUMBER)
+    trace = fields.string(EXPLANATION_MAX)
+    fields.end()
+    return number, trace
+
+
+def render_refused(number: int, text: bytes) -> bytes:
+    """The REFUSED frame."""
+    return frame(REFUSED, _NUMBER.pack(number) + string(text[:_TEXT_MAX]))
+
+
+def parse_refused(body: bytes) -> tuple[int, bytes]:
+    """(number, reason) of a REFUSED body. Raises: RemoteProtocolError."""
+    fields = Fields(body)
+    (number,) = fields.take(_NUMBER)
+    text = fields.string(_TEXT_MAX)
+    fields.end()
+    return number, text
+
+
+def _parse_text(body: bytes) -> tuple[int, int, bytes]:
+    """(number, status, text) of a body with that and no more."""
+    fields = Fields(body)
+    number, status = fields.take(_HEAD)
+    text = fields.string(LOCAL_MAX * 2)
+    fields.end()
+    return number, status, text

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from qsend.core.errors import ConfigError, ConfigFault
-from qsend.core.model import User
+from qsend.core.model import Ownership, User
 
 FILE = "users/cdb"
 WILDCARDS_KEY = b""
@@ -76,7 +76,7 @@ def parse_record(value: bytes, rest: bytes) -> User:
         home=home,
         dash=dash,
         ext=ext + rest,
-        owns_home=False,
+        ownership=Ownership.TRUSTED,
     )
 
 

@@ -12,11 +12,12 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import assert_never
 
 from qsend.core import dotqmail
 from qsend.core.dotqmail import Candidate, Owner
 from qsend.core.errors import PermFail, TempFail
-from qsend.core.model import User
+from qsend.core.model import Ownership, User
 
 DOTQMAIL_MAX = 16 << 20
 """Longest dot-qmail file read: a list of some 500,000 addresses."""
@@ -51,8 +52,7 @@ def open_home(user: User, patrn: int, warn: Callable[[str], None] | None = None)
     """A descriptor of the home for use with *at calls; the caller closes it.
 
     Args:
-        user: with `owns_home`, the home must belong to `uid`; users/cdb entries
-            are trusted as written.
+        user: its `ownership` says whom the home must belong to.
         patrn: mode bits that must not be set (control/patrn).
         warn: told of a sticky home instead of refusing it (`-n` only).
     Raises: TempFail when it cannot be entered, is not the user's, is writable by
@@ -84,7 +84,7 @@ def _check_home(
     patrn: int,
     warn: Callable[[str], None] | None,
 ) -> None:
-    if user.owns_home and status.st_uid != user.uid:
+    if not _is_owned(status, user):
         raise TempFail("The home directory belongs to another user. (#4.3.0)")
     if status.st_mode & patrn:
         raise TempFail("The home directory is writable by others. (#4.7.0)")
@@ -92,6 +92,18 @@ def _check_home(
         if warn is None:
             raise TempFail(_STICKY)
         warn(_STICKY)
+
+
+def _is_owned(status: os.stat_result, user: User) -> bool:
+    match user.ownership:
+        case Ownership.TRUSTED:
+            return True
+        case Ownership.UID:
+            return status.st_uid == user.uid
+        case Ownership.UID_GID:
+            return (status.st_uid, status.st_gid) == (user.uid, user.gid)
+        case _:
+            assert_never(user.ownership)
 
 
 _STICKY = "The home directory is sticky: the user is editing. (#4.2.1)"

@@ -27,7 +27,7 @@ from qsend.core.dotqmail import (
     Refusal,
 )
 from qsend.core.errors import PermFail, QsendError, TempFail
-from qsend.core.model import Letter
+from qsend.core.model import Letter, User
 from qsend.formats.control import Durability
 from qsend.formats.delivery import ChildDelivery, Report
 from qsend.sysio import clock, dotqmailfile, program
@@ -123,7 +123,7 @@ class Deliverer:
         home_fd = dotqmailfile.open_home(user, settings.patrn)
         try:
             check_loop(message, localenv.delivered_to(delivery.local, delivery.domain))
-            chosen = dotqmailfile.choose(home_fd, user.dash, user.ext, settings.patrn)
+            chosen = _choose(home_fd, user, settings.patrn)
             steps = instructions(chosen, settings.default_delivery)
             run = self._prepare(delivery, message, home_fd, chosen.default, steps)
             run.output = output
@@ -243,6 +243,18 @@ class Deliverer:
                 self._writing -= 1
                 if self._stop.is_set():
                     self._state.notify_all()
+
+
+def _choose(home_fd: int, user: User, patrn: int) -> dotqmailfile.Chosen:
+    """What alias rows say, else the dot-qmail file that decides.
+
+    Raises: PermFail, TempFail, as dotqmailfile.choose.
+    """
+    if user.instructions is None:
+        return dotqmailfile.choose(home_fd, user.dash, user.ext, patrn)
+    return dotqmailfile.Chosen(
+        content=user.instructions, default=None, forward_only=False
+    )
 
 
 _STOPPING = "The delivery process is ending. (#4.3.0)"

@@ -9,11 +9,11 @@ from qsend.core.localenv import (
     from_line,
     return_path,
 )
-from qsend.core.model import User
+from qsend.core.model import Ownership, User
 
 USER = User(
     name=b"joe", uid=1, gid=2, home=b"/home/joe", dash=b"-", ext=b"A-b-c-d",
-    owns_home=True,
+    ownership=Ownership.UID,
 )  # fmt: skip
 
 
@@ -99,7 +99,15 @@ def test_environment_is_exactly_this() -> None:
     ],
 )
 def test_environment_ext_parts(ext: bytes, want: tuple[bytes, ...]) -> None:
-    user = User(name=b"j", uid=1, gid=1, home=b"/", dash=b"-", ext=ext, owns_home=False)
+    user = User(
+        name=b"j",
+        uid=1,
+        gid=1,
+        home=b"/",
+        dash=b"-",
+        ext=ext,
+        ownership=Ownership.TRUSTED,
+    )
     got = environment(
         {}, user, local=b"", domain=b"localhost", sender=b"", new_sender=b"",
         default=ext, now=0,

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 
 from qsend.core import users
-from qsend.core.model import Account, Accounts
+from qsend.core.model import Account, Accounts, Ownership
 
 
 def accounts(first_uid: int = 7001) -> Accounts:
@@ -73,7 +73,7 @@ def test_own_candidate(local: bytes, want: tuple[bytes, bytes, bytes] | None) ->
 def test_alias_user_takes_the_whole_local_part() -> None:
     user = users.alias_user(b"Bill-X", Account(uid=5, gid=6), b"/q/alias")
     assert (user.uid, user.gid, user.home) == (5, 6, b"/q/alias")
-    assert (user.dash, user.ext, user.owns_home) == (b"-", b"Bill-X", False)
+    assert (user.dash, user.ext, user.ownership) == (b"-", b"Bill-X", Ownership.TRUSTED)
     assert users.is_fallback(user, b"Bill-X")
     assert not users.is_fallback(replace(user, ext=b"X"), b"Bill-X")
     assert not users.is_fallback(replace(user, name=b"bill"), b"Bill-X")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qsend.core.errors import ConfigError
+from qsend.core.model import Ownership
 from qsend.formats import usersdb
 
 KEYS = [
@@ -54,7 +55,7 @@ def test_parse_record_adds_the_rest_to_the_ext() -> None:
     user = usersdb.parse_record(b"joe\x00503\x0078\0/home/joe\0-\0pre-", b"Lists")
     assert (user.name, user.uid, user.gid) == (b"joe", 503, 78)
     assert (user.home, user.dash, user.ext) == (b"/home/joe", b"-", b"pre-Lists")
-    assert user.owns_home is False
+    assert user.ownership is Ownership.TRUSTED
 
 
 @pytest.mark.parametrize(

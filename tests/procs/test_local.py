@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from qsend.core.model import Account, DelId, Letter, User
+from qsend.core.model import Account, DelId, Letter, Ownership, User
 from qsend.formats import delivery as wire
 from qsend.formats import frames
 from qsend.formats.control import Controls, Durability
@@ -78,7 +78,7 @@ class Child:
             home=os.fsencode(self.home),
             dash=b"-" if ext else b"",
             ext=ext,
-            owns_home=True,
+            ownership=Ownership.UID,
         )
         delivery = ChildDelivery(
             delid=DelId(delid), user=user, local=b"joe", domain=b"h", sender=sender
@@ -319,7 +319,15 @@ def test_local_child_drops_a_peer_that_speaks_otherwise(
 
 
 def test_local_child_drops_a_delivery_without_message(child: Child) -> None:
-    user = User(name=b"j", uid=1, gid=1, home=b"/", dash=b"", ext=b"", owns_home=False)
+    user = User(
+        name=b"j",
+        uid=1,
+        gid=1,
+        home=b"/",
+        dash=b"",
+        ext=b"",
+        ownership=Ownership.TRUSTED,
+    )
     delivery = ChildDelivery(
         delid=DelId(1), user=user, local=b"j", domain=b"h", sender=b""
     )

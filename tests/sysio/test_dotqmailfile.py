@@ -3,13 +3,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qsend.core.dotqmail import Owner
 from qsend.core.errors import PermFail, TempFail
-from qsend.core.model import User
+from qsend.core.model import Ownership, User
 from qsend.sysio import dotqmailfile
 from qsend.sysio.dotqmailfile import Chosen, choose, find_owner, open_home
 
@@ -25,7 +26,9 @@ def home(tmp_path: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def user(home: Path, *, owns_home: bool = True, uid: int | None = None) -> User:
+def user(
+    home: Path, *, ownership: Ownership = Ownership.UID, uid: int | None = None
+) -> User:
     return User(
         name=b"u",
         uid=os.getuid() if uid is None else uid,
@@ -33,7 +36,7 @@ def user(home: Path, *, owns_home: bool = True, uid: int | None = None) -> User:
         home=os.fsencode(home),
         dash=b"",
         ext=b"",
-        owns_home=owns_home,
+        ownership=ownership,
     )
 
 
@@ -48,7 +51,15 @@ def test_open_home_of_another_is_refused_unless_trusted(tmp_path: Path) -> None:
     other = os.getuid() + 1
     with pytest.raises(TempFail, match="another user"):
         open_home(user(tmp_path, uid=other), PATRN)
-    os.close(open_home(user(tmp_path, uid=other, owns_home=False), PATRN))
+    os.close(open_home(user(tmp_path, uid=other, ownership=Ownership.TRUSTED), PATRN))
+
+
+def test_open_home_of_a_mailbox_row_needs_the_group_too(tmp_path: Path) -> None:
+    fits = user(tmp_path, ownership=Ownership.UID_GID)
+    os.close(open_home(fits, PATRN))
+    for other in (replace(fits, gid=fits.gid + 1), replace(fits, uid=fits.uid + 1)):
+        with pytest.raises(TempFail, match="another user"):
+            open_home(other, PATRN)
 
 
 @pytest.mark.parametrize(

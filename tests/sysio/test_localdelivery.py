@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qsend.core.errors import PermFail, QsendError, TempFail
-from qsend.core.model import DelId, Letter, User
+from qsend.core.model import DelId, Letter, Ownership, User
 from qsend.formats.control import Durability
 from qsend.formats.delivery import ChildDelivery, Report
 from qsend.sysio.localdelivery import Deliverer, Settings
@@ -63,6 +63,7 @@ class Place:
         local: bytes = b"joe",
         dash: bytes = b"",
         ext: bytes = b"",
+        instructions: bytes | None = None,
     ) -> Report:
         path = self.home.parent / "message"
         path.write_bytes(message)
@@ -73,7 +74,8 @@ class Place:
             home=os.fsencode(self.home),
             dash=dash,
             ext=ext,
-            owns_home=True,
+            ownership=Ownership.UID,
+            instructions=instructions,
         )
         delivery = ChildDelivery(
             delid=DelId(7), user=user, local=local, domain=b"h.org", sender=sender
@@ -117,6 +119,17 @@ def test_delivery_carries_out_all_lines_in_order(place: Place) -> None:
     assert place.queue.taken == [(DTLINE + MESSAGE, b"s@t", [b"a@b", b"c@d"])]
     (stored,) = (place.home / "Maildir/new").iterdir()
     assert stored.read_bytes() == b"Return-Path: <s@t>\n" + DTLINE + MESSAGE
+
+
+def test_delivery_by_instructions_reads_no_file(place: Place) -> None:
+    place.write("|exit 100\n")
+    place.write("|exit 100\n", ".qmail-default")
+    text = b"./box\n&a@b\n|exit 99\n./other\n"
+    report = place.deliver(instructions=text)
+    assert report.text == b"did 1+1+1\nqp 4242\n"
+    assert place.deliver(dash=b"-", ext=b"x", instructions=text) == report
+    assert (place.home / "box").exists()
+    assert not (place.home / "other").exists()
 
 
 ENDS = [

@@ -14,7 +14,7 @@ from pathlib import Path
 import cdblib
 import pytest
 
-from qsend.core.model import Account, Accounts, User
+from qsend.core.model import Account, Accounts, Ownership, User
 from qsend.core.users import NoUser, Trouble
 from qsend.sysio import passwd
 from qsend.sysio.userdb import UserDb
@@ -86,7 +86,7 @@ def test_worked_example_of_the_format(tmp_path: Path) -> None:
         home=b"/home/joe",
         dash=b"",
         ext=b"",
-        owns_home=False,
+        ownership=Ownership.TRUSTED,
     )
     alias = replace(joe, name=b"alias", uid=7790, gid=2108, home=b"/var/qmail/alias")
     with database(tmp_path) as db:
@@ -186,7 +186,7 @@ def test_root_and_homeless_accounts_fall_to_alias(tmp_path: Path) -> None:
             assert (user.uid, user.gid) == (ALIAS.uid, ALIAS.gid)
             assert user.home == os.fsencode(tmp_path / "alias")
             assert (user.dash, user.ext) == (b"-", local)
-            assert user.owns_home is False
+            assert user.ownership is Ownership.TRUSTED
 
 
 def test_missing_alias_directory_means_nobody(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_real_account_owns_its_name_and_extensions(
         home=os.fsencode(login.home),
         dash=b"",
         ext=b"",
-        owns_home=True,
+        ownership=Ownership.UID,
     )
     with database(tmp_path) as db:
         assert db.find(login.name) == want
@@ -278,10 +278,10 @@ def test_single_user_mode_serves_that_user_and_alias(
     made = Accounts(**{field.name: login.account for field in fields(Accounts)})
     with database(tmp_path, made, single_user=True) as db:
         own = found(db, login.name.upper() + b"-X")
-        assert (own.home, own.ext, own.owns_home) == (
+        assert (own.home, own.ext, own.ownership) == (
             os.fsencode(login.home),
             b"X",
-            True,
+            Ownership.UID,
         )
         assert found(db, login.name).dash == b""
         for local in (b"daemon", b"root", b"postmaster"):
