@@ -24,7 +24,8 @@ Makes the accounts and groups of qmail (as root), the directories control, queue
 users, alias, run, bin and man, the control files me, defaultdomain, plusdomain,
 locals and rcpthosts, the programs in bin, their manual pages in man, and the aliases
 root, postmaster and mailer-daemon (empty .qmail files: their mail goes to the alias
-directory; write `&you@example.org` into one to have it sent on).
+directory; write `&you@example.org` into one to have it sent on; none if there is a
+.qmail-default).
 
 What exists is kept: no control file and no mail is ever changed, and programs of
 another mail system stay beside ours as bin/NAME.before-qsend. Owners and modes of
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     queuemaker.create(home, accounts)
     if me is not None:
         _make(home, "control", first_controls(me), accounts.root)
-    _make(home, "alias", homemaker.alias_files(), accounts.alias)
+    _make(home, "alias", homemaker.alias_files(home), accounts.alias)
     if kept := launchers.make_launchers(home, accounts.root):
         _say(f"kept as bin/NAME{launchers.KEPT}: {' '.join(kept)}")
     pages = manpages.install_pages(home, accounts.root)

@@ -79,6 +79,8 @@ def control_faults(home: str, owner: Account) -> Iterator[ConfigFault]:
 
 def alias_faults(home: str) -> Iterator[ConfigFault]:
     """System addresses whose mail would bounce."""
+    if os.path.lexists(f"{home}/alias/.qmail-default"):
+        return
     for name in ALIASES:
         if not os.path.lexists(f"{home}/alias/.qmail-{name}"):
             yield _fault(f"alias/.qmail-{name}", f"missing: mail for {name} bounces")

@@ -115,6 +115,11 @@ def _create(path: str, content: bytes, owner: Account) -> bool:
     return True
 
 
-def alias_files() -> dict[str, bytes]:
-    """Empty ones: mail goes to the alias directory by the default delivery."""
+def alias_files(home: str) -> dict[str, bytes]:
+    """Empty ones: mail goes to the alias directory by the default delivery.
+
+    None beside a .qmail-default, which would no longer be asked for these names.
+    """
+    if os.path.lexists(f"{home}/alias/.qmail-default"):
+        return {}
     return {f".qmail-{name}": b"" for name in ALIASES}

@@ -43,7 +43,9 @@ def home(open_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     homemaker.make_files(
         str(made / "control"), {"me": b"mx.example\n", "rcpthosts": b""}, accounts.root
     )
-    homemaker.make_files(str(made / "alias"), homemaker.alias_files(), accounts.alias)
+    homemaker.make_files(
+        str(made / "alias"), homemaker.alias_files(str(made)), accounts.alias
+    )
     monkeypatch.setattr("qsend.cli.check.load_accounts", lambda _single: accounts)
     yield made
     os.umask(old_mask)

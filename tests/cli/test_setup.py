@@ -141,6 +141,19 @@ def test_existing_files_are_never_changed(open_tmp: Path) -> None:
     assert (home / "alias/.qmail-postmaster").read_text() == ""
 
 
+def test_a_default_of_the_aliases_goes_on_answering_for_all(open_tmp: Path) -> None:
+    open_tmp.chmod(0o777)
+    home = open_tmp / "home"
+
+    def prepare() -> int:
+        (home / "alias").mkdir(parents=True)
+        (home / "alias/.qmail-default").write_text("&admin\n")
+        return setup(home) or main(["check", "--home", str(home)])
+
+    assert as_user(prepare) == 0
+    assert os.listdir(home / "alias") == [".qmail-default"]
+
+
 def test_wrong_modes_are_mended(open_tmp: Path) -> None:
     open_tmp.chmod(0o777)
     home = open_tmp / "home"
