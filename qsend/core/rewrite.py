@@ -42,7 +42,7 @@ def rewrite(recip: bytes, rules: Rules) -> tuple[Channel, bytes]:
         address = local + b"@" + domain
     if domain.lower() in rules.locals:
         return Channel.LOCAL, address
-    prepend = _virtual(address, domain, rules.virtualdomains)
+    prepend = prepended(address, rules.virtualdomains)
     if prepend:
         return Channel.LOCAL, prepend + b"-" + address
     return Channel.REMOTE, address
@@ -63,16 +63,14 @@ def strip_prepend(recip: bytes, virtualdomains: Mapping[bytes, bytes]) -> bytes:
     return recip
 
 
-def _virtual(
-    address: bytes, domain: bytes, virtualdomains: Mapping[bytes, bytes]
-) -> bytes:
-    """What the first matching key says; b"" when none matches."""
+def prepended(address: bytes, virtualdomains: Mapping[bytes, bytes]) -> bytes:
+    """What the first key that matches an address says; b"" when none does."""
     if not virtualdomains:
         return b""
     whole = virtualdomains.get(address.lower())
     if whole is not None:
         return whole
-    for key in _domain_keys(domain.lower()):
+    for key in _domain_keys(address.rpartition(b"@")[2].lower()):
         value = virtualdomains.get(key)
         if value is not None:
             return value
