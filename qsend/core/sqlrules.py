@@ -110,6 +110,7 @@ class Machine:
 
 
 AnswerT = TypeVar("AnswerT", covariant=True)
+_GivenT = TypeVar("_GivenT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +144,7 @@ class Notes:
         self.log: list[str] = []
         self.steps: list[str] = []
 
-    def judged(self, answer: AnswerT) -> Judged[AnswerT]:
+    def judged(self, answer: _GivenT) -> Judged[_GivenT]:
         """`answer` with all notes so far."""
         return Judged(answer=answer, log=tuple(self.log), steps=tuple(self.steps))
 

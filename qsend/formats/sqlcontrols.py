@@ -1,0 +1,94 @@
+"""The control files of the database, all of them as one value.
+
+They are read only where control/sqlserver exists; that one holds a password and
+goes to lookup alone.
+Source: docs/VIRTUAL.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qsend.core.errors import ConfigError, ConfigFault
+from qsend.core.sqlrules import SqlOptions
+from qsend.formats.control import Controls, one_line
+from qsend.formats.sqlqueries import SqlQueries, parse_sqlqueries
+from qsend.formats.sqlserver import SqlAccess, parse_sqlserver
+
+NUMBERS: Mapping[str, tuple[int, int]] = {
+    "sqlminuid": (100, 2**31 - 1),
+    "magicforwarding": (0, 1),
+    "sqlpatterns": (0, 1),
+    "sqlblankalias": (1, 1),
+    "sqllog": (0, 1),
+}
+"""The one-number files: default and most."""
+
+SQL_FILES = frozenset({"sqlserver", "sqlqueries", *NUMBERS})
+"""Names of the control files that SqlSettings is made of, besides those of
+Controls (envnoathost, locals)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlSettings:
+    """How to ask the database. `log_queries` is control/sqllog."""
+
+    access: SqlAccess
+    queries: SqlQueries
+    options: SqlOptions
+    log_queries: bool = False
+
+
+def parse_sql(files: Mapping[str, bytes], controls: Controls) -> SqlSettings | None:
+    """The settings of a snapshot, or None without control/sqlserver.
+
+    Args:
+        files: name of each control file that exists, and its content.
+        controls: the same snapshot, parsed.
+    Raises: ConfigError with every fault in any of SQL_FILES.
+    """
+    faults: list[ConfigFault] = []
+    numbers = {name: _number(name, files.get(name), faults) for name in NUMBERS}
+    queries = access = None
+    try:
+        queries = parse_sqlqueries(files.get("sqlqueries"))
+    except ConfigError as exc:
+        faults += exc.faults
+    if "sqlserver" in files:
+        try:
+            access = parse_sqlserver(files["sqlserver"])
+        except ConfigError as exc:
+            faults += exc.faults
+    if faults:
+        raise ConfigError(faults)
+    if access is None or queries is None:
+        return None
+    options = SqlOptions(
+        envnoathost=controls.envnoathost,
+        locals=controls.locals,
+        minuid=numbers["sqlminuid"],
+        magicforwarding=bool(numbers["magicforwarding"]),
+        patterns=bool(numbers["sqlpatterns"]),
+        blank_catchall=bool(numbers["sqlblankalias"]),
+    )
+    return SqlSettings(
+        access=access,
+        queries=queries,
+        options=options,
+        log_queries=bool(numbers["sqllog"]),
+    )
+
+
+def _number(name: str, content: bytes | None, faults: list[ConfigFault]) -> int:
+    default, most = NUMBERS[name]
+    if content is None:
+        return default
+    digits = one_line(content)
+    if re.fullmatch(rb"[0-9]{1,10}", digits) and int(digits) <= most:
+        return int(digits)
+    shown = digits[:40].decode("ascii", "backslashreplace")
+    problem = f"expected a number from 0 to {most}, found {shown!r}"
+    faults.append(ConfigFault(file=f"control/{name}", line=1, problem=problem))
+    return default
