@@ -18,8 +18,9 @@ CREATE TABLE IF NOT EXISTS mailbox (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- Mail for virtual_username@virtual_host goes to username, or username-ext.
--- A blank virtual_username takes what no other row of the host takes.
-CREATE TABLE IF NOT EXISTS virtual (
+-- A blank virtual_username takes what no other row of the host takes. The name of
+-- the table is a word of MySQL's own and stands in backquotes.
+CREATE TABLE IF NOT EXISTS `virtual` (
   username VARCHAR(255) NOT NULL,
   ext VARCHAR(255) NOT NULL DEFAULT '',
   virtual_username VARCHAR(255) NOT NULL DEFAULT '',

@@ -15,7 +15,7 @@ from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.sqlrules import SqlOptions
 from qsend.formats.control import Controls, one_line
 from qsend.formats.sqlqueries import SqlQueries, parse_sqlqueries
-from qsend.formats.sqlserver import SqlAccess, parse_sqlserver
+from qsend.formats.sqlserver import SqlServer, parse_sqlserver
 
 NUMBERS: Mapping[str, tuple[int, int]] = {
     "sqlminuid": (100, 2**31 - 1),
@@ -35,7 +35,7 @@ Controls (envnoathost, locals)."""
 class SqlSettings:
     """How to ask the database. `log_queries` is control/sqllog."""
 
-    access: SqlAccess
+    servers: tuple[SqlServer, ...]
     queries: SqlQueries
     options: SqlOptions
     log_queries: bool = False
@@ -51,19 +51,19 @@ def parse_sql(files: Mapping[str, bytes], controls: Controls) -> SqlSettings | N
     """
     faults: list[ConfigFault] = []
     numbers = {name: _number(name, files.get(name), faults) for name in NUMBERS}
-    queries = access = None
+    queries = servers = None
     try:
         queries = parse_sqlqueries(files.get("sqlqueries"))
     except ConfigError as exc:
         faults += exc.faults
     if "sqlserver" in files:
         try:
-            access = parse_sqlserver(files["sqlserver"])
+            servers = parse_sqlserver(files["sqlserver"])
         except ConfigError as exc:
             faults += exc.faults
     if faults:
         raise ConfigError(faults)
-    if access is None or queries is None:
+    if servers is None or queries is None:
         return None
     options = SqlOptions(
         envnoathost=controls.envnoathost,
@@ -74,7 +74,7 @@ def parse_sql(files: Mapping[str, bytes], controls: Controls) -> SqlSettings | N
         blank_catchall=bool(numbers["sqlblankalias"]),
     )
     return SqlSettings(
-        access=access,
+        servers=servers,
         queries=queries,
         options=options,
         log_queries=bool(numbers["sqllog"]),

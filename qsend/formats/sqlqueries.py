@@ -28,14 +28,14 @@ DEFAULTS: Mapping[str, str] = MappingProxyType(
     {
         "mailbox": "SELECT username, uid, gid, home FROM mailbox"
         " WHERE username = :username",
-        "virtual": "SELECT username, ext, virtual_username, virtual_host FROM virtual"
+        "virtual": "SELECT username, ext, virtual_username, virtual_host FROM `virtual`"
         " WHERE virtual_host = :host AND virtual_username IN (:user, '')",
-        "pattern": "SELECT username, ext, virtual_username, virtual_host FROM virtual"
+        "pattern": "SELECT username, ext, virtual_username, virtual_host FROM `virtual`"
         " WHERE virtual_host = :host"
         " AND (virtual_username = '' OR :user LIKE virtual_username)",
-        "virtualhost": "SELECT virtual_host FROM virtual"
+        "virtualhost": "SELECT virtual_host FROM `virtual`"
         " WHERE virtual_host = :host LIMIT 1",
-        "forward": "SELECT username FROM virtual"
+        "forward": "SELECT username FROM `virtual`"
         " WHERE username = 'forward' AND ext = :ext LIMIT 1",
         "alias": "SELECT alias, alias_username, alias_host FROM alias"
         " WHERE username = :username AND alias IN (:alias, '@', '')",

@@ -24,25 +24,21 @@ _LINE = re.compile(rb"[ \t]*([^ \t=]+)(?:[ \t]*=[ \t]*|[ \t]+|$)(.*)", re.DOTALL
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SqlServer:
-    """One server: by its `socket` if there is one, else by `host` and `port`."""
+    """One server and the account to use: by `socket` if there is one, else `host`.
+
+    `port` is None when the file names none. The password is not in its repr.
+    """
 
     host: str
-    port: int = 3306
+    port: int | None = None
     socket: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SqlAccess:
-    """The servers, best first, and the account. The password is not in its repr."""
-
-    servers: tuple[SqlServer, ...]
     login: str
     password: str = field(repr=False)
     db: str
 
 
-def parse_sqlserver(content: bytes, file: str = SQLSERVER) -> SqlAccess:
-    """The file's meaning.
+def parse_sqlserver(content: bytes, file: str = SQLSERVER) -> tuple[SqlServer, ...]:
+    """The servers, in the order in which they are tried.
 
     Args:
         content: the file.
@@ -105,7 +101,7 @@ class _Reader:
         else:
             self._values[key] = value
 
-    def finish(self) -> SqlAccess:
+    def finish(self) -> tuple[SqlServer, ...]:
         """What all lines say together."""
         for key in _NEEDED:
             if key not in self._seen:
@@ -115,20 +111,22 @@ class _Reader:
             self._fault(last, "port and socket exclude each other")
         if self._faults:
             raise ConfigError(self._faults)
-        return SqlAccess(
-            servers=tuple(map(self._server, self._hosts)),
-            login=self._values["login"],
-            password=self._values["password"],
-            db=self._values["db"],
-        )
+        return tuple(map(self._server, self._hosts))
 
     def _server(self, host: str) -> SqlServer:
         # A socket is on this machine: of several servers it is that of localhost.
         socket = self._values.get("socket")
         if len(self._hosts) > 1 and host != "localhost":
             socket = None
-        port = int(self._values.get("port", "3306"))
-        return SqlServer(host=host, port=port, socket=socket)
+        port = self._values.get("port")
+        return SqlServer(
+            host=host,
+            port=int(port) if port else None,
+            socket=socket,
+            login=self._values["login"],
+            password=self._values["password"],
+            db=self._values["db"],
+        )
 
     def _fault(self, line: int, problem: str) -> None:
         fault = ConfigFault(file=self._file, line=line, problem=problem)
