@@ -154,7 +154,6 @@ def _facts(boot: ChildBoot, given: ChildDelivery, message: int) -> dict[str, obj
         "default_delivery": boot.default_delivery.decode(),
         "qsend_home": boot.home,
         "patrn": boot.controls.patrn,
-        "local_concurrency": boot.local_concurrency,
     }
 
 

@@ -15,7 +15,6 @@ Source: docs/ARCHITECTURE.md; qmail-lspawn(8), qmail-local(8).
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import threading
 from collections import deque
@@ -29,6 +28,8 @@ from qsend.formats import frames
 from qsend.formats.delivery import ChildDelivery, Report
 from qsend.sysio import mailqueue
 from qsend.sysio.boot import ChildBoot
+from qsend.sysio.crew import Crew
+from qsend.sysio.durable import Steps
 from qsend.sysio.endpoint import Descriptors, Endpoint
 from qsend.sysio.localdelivery import Deliverer, Settings
 from qsend.sysio.loop import Loop
@@ -75,10 +76,9 @@ class Local:
             self._closed,
             max_fds=frames.FDS_MAX,
         )
-        self._threads_max = max(1, boot.local_concurrency)
-        self._threads = 0
-        self._outstanding = 0
-        self._work: queue.SimpleQueue[tuple[ChildDelivery, int]] = queue.SimpleQueue()
+        self._crew = Crew(self._ended)
+        # A bug outside of any delivery: lspawn defers what this process has.
+        threading.excepthook = _die
         self._done: deque[Report] = deque()
         self._report_due = False
 
@@ -95,27 +95,12 @@ class Local:
         if kind != wire.CHILD:
             raise RemoteProtocolError(f"unexpected frame {kind!r} from lspawn")
         delivery = wire.parse_child(body)
-        self._work.put((delivery, fds.take()))
-        self._outstanding += 1
-        if self._threads < min(self._outstanding, self._threads_max):
-            self._threads += 1
-            # Daemon: a program may run for hours, the process must be able to end.
-            threading.Thread(target=self._serve, daemon=True).start()
+        self._crew.add(self._steps(delivery, fds.take()))
 
-    def _serve(self) -> None:
-        """One thread: deliveries, one after another, for ever."""
-        while True:
-            delivery, mess_fd = self._work.get()
-            self._done.append(self._deliver(delivery, mess_fd))
-            # Cleared before the reports are taken, so none can be left behind.
-            if not self._report_due:
-                self._report_due = True
-                self._loop.call_soon(self._send_reports)
-
-    def _deliver(self, delivery: ChildDelivery, mess_fd: int) -> Report:
+    def _steps(self, delivery: ChildDelivery, mess_fd: int) -> Steps[Report]:
         try:
-            return self._deliverer.deliver(delivery, mess_fd)
-        except Exception as exc:  # noqa: BLE001 - the thread's outermost handler
+            return (yield from self._deliverer.steps(delivery, mess_fd))
+        except Exception as exc:  # noqa: BLE001 - the delivery's outermost handler
             # A bug that one message meets must not end the others' deliveries.
             words = f"Internal trouble: {type(exc).__name__}: {exc}. (#4.3.0)\n"
             return Report(
@@ -126,11 +111,17 @@ class Local:
         finally:
             os.close(mess_fd)
 
+    def _ended(self, report: Report) -> None:
+        self._done.append(report)
+        # Cleared before the reports are taken, so none can be left behind.
+        if not self._report_due:
+            self._report_due = True
+            self._loop.call_soon(self._send_reports)
+
     def _send_reports(self) -> None:
         self._report_due = False
         while self._done:
             report = self._done.popleft()
-            self._outstanding -= 1
             self._endpoint.send(
                 wire.render_report(
                     Report(
@@ -159,6 +150,11 @@ def program_base(home: str, environ: Mapping[bytes, bytes]) -> dict[bytes, bytes
     if queue_program := environ.get(b"QMAILQUEUE"):
         base[b"QMAILQUEUE"] = queue_program
     return base
+
+
+def _die(args: threading.ExceptHookArgs) -> None:
+    threading.__excepthook__(args)
+    os._exit(111)
 
 
 def _ignore() -> None:

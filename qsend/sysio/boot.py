@@ -42,8 +42,7 @@ class ChildBoot:
     `home` is qsend's home, not the user's. Privilege is already dropped to
     `account`, every descriptor but `sock` and 0, 1, 2 is closed. CHILD frames,
     one descriptor each, come on `sock`; REPORT frames go back; its end means: no
-    more work. `local_concurrency` bounds what comes at a time. `controls` and
-    `default_delivery` are those of Boot.
+    more work. `controls` and `default_delivery` are those of Boot.
     """
 
     home: str
@@ -52,4 +51,3 @@ class ChildBoot:
     default_delivery: bytes
     sock: socket.socket
     single_user: bool
-    local_concurrency: int

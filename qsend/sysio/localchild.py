@@ -104,7 +104,6 @@ def _run(setup: ChildSetup, account: Account, sock: socket.socket) -> int:
         default_delivery=setup.default_delivery,
         sock=sock,
         single_user=setup.single_user,
-        local_concurrency=max(1, setup.controls.concurrencylocal),
     )
     return setup.run(boot)
 

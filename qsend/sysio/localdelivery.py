@@ -1,7 +1,7 @@
 """One local delivery from the home to the report, and the listing of `-n`.
 
-Serves the local child (many threads at once) and the program qmail-local. The
-process must already be the user's: nothing here knows privilege.
+Serves the local child (many at once) and the program qmail-local. The process must
+already be the user's: nothing here knows privilege.
 A deferral after a line that succeeded repeats that line at the next attempt, as
 in qmail: dot-qmail(5) advises separate addresses where that matters.
 Source: qmail-local.c main(), dot-qmail(5).
@@ -31,6 +31,7 @@ from qsend.core.model import Letter, User
 from qsend.formats.control import Durability
 from qsend.formats.delivery import ChildDelivery, Report
 from qsend.sysio import clock, dotqmailfile, program
+from qsend.sysio.durable import BLOCKS, Steps, finish
 from qsend.sysio.maildir import Maildirs
 from qsend.sysio.mbox import Mboxes
 from qsend.sysio.messagefile import MessageFile, check_loop
@@ -72,7 +73,7 @@ class _Run:
 
 
 class Deliverer:
-    """Carries out deliveries; safe for many threads."""
+    """Carries out deliveries; many may be under way, in several threads."""
 
     def __init__(self, settings: Settings, inject: Inject) -> None:
         self._settings = settings
@@ -84,16 +85,21 @@ class Deliverer:
         self._stop = threading.Event()
 
     def deliver(self, delivery: ChildDelivery, mess_fd: int) -> Report:
+        """Carry out all of `steps`."""
+        return finish(self.steps(delivery, mess_fd))
+
+    def steps(self, delivery: ChildDelivery, mess_fd: int) -> Steps[Report]:
         """Deliver one message to one user and say what became of it.
 
         Args:
             mess_fd: the message, seekable; stays the caller's.
+        Yields: what must be durable before it goes on.
         Returns: the report; its text starts with what programs wrote.
         Raises: Nothing of the QsendError tree, and no OSError.
         """
         output = bytearray()
         try:
-            self._deliver(delivery, MessageFile(mess_fd), output)
+            yield from self._deliver(delivery, MessageFile(mess_fd), output)
             letter = Letter.SUCCESS
         except PermFail as exc:
             letter = Letter.FAILURE
@@ -118,7 +124,7 @@ class Deliverer:
 
     def _deliver(
         self, delivery: ChildDelivery, message: MessageFile, output: bytearray
-    ) -> None:
+    ) -> Steps[None]:
         settings, user = self._settings, delivery.user
         home_fd = dotqmailfile.open_home(user, settings.patrn)
         try:
@@ -127,7 +133,9 @@ class Deliverer:
             steps = instructions(chosen, settings.default_delivery)
             run = self._prepare(delivery, message, home_fd, chosen.default, steps)
             run.output = output
-            recips = self._carry_out(run, steps)
+            if _may_block(steps) or message.size() > _LONG:
+                yield BLOCKS
+            recips = yield from self._carry_out(run, steps)
             queued = self._forward(run, recips) if recips else None
         finally:
             os.close(home_fd)
@@ -174,14 +182,14 @@ class Deliverer:
             )
         return run
 
-    def _carry_out(self, run: _Run, steps: Iterable[Instruction]) -> list[bytes]:
+    def _carry_out(self, run: _Run, steps: Iterable[Instruction]) -> Steps[list[bytes]]:
         """Do the steps in order; return the addresses to forward to."""
         recips: list[bytes] = []
         for step in steps:
             match step:
                 case Maildir(path):
                     with self._no_stop():
-                        self._maildirs.deliver(
+                        yield from self._maildirs.deliver(
                             run.home_fd, path, _prefix(run.delivery), run.message
                         )
                     run.files += 1
@@ -255,6 +263,15 @@ def _choose(home_fd: int, user: User, patrn: int) -> dotqmailfile.Chosen:
     return dotqmailfile.Chosen(
         content=user.instructions, default=None, forward_only=False
     )
+
+
+_LONG = 1 << 20
+"""A message of more bytes is not written while others wait."""
+
+
+def _may_block(steps: Iterable[Instruction]) -> bool:
+    """Whether a program, a lock or the queue may have to be waited for."""
+    return any(isinstance(step, Program | Mbox | Forward) for step in steps)
 
 
 _STOPPING = "The delivery process is ending. (#4.3.0)"

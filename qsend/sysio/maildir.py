@@ -4,7 +4,7 @@ The file has no name before that of new where the file system can do so, which
 takes two directory changes less and leaves no rubbish at a crash; elsewhere it is
 written under a name in tmp.
 
-Works by directory descriptors, so that many threads can deliver at once: no
+Works by directory descriptors, so that many deliveries can be under way at once: no
 chdir, umask or alarm, which they would share. The maildir must exist already,
 with tmp and new.
 Source: maildir(5), qmail-local.c maildir_child(). Unlike
@@ -25,8 +25,8 @@ from typing import TypeVar
 from qsend.core.errors import TempFail
 from qsend.formats.control import Durability
 from qsend.sysio import clock
+from qsend.sysio.durable import Steps
 from qsend.sysio.messagefile import MessageFile
-from qsend.sysio.sharedsync import SharedSync
 
 _LIMIT_S = 86400
 """Longest time one message may take to be written (qmail-local.c alarm)."""
@@ -59,19 +59,19 @@ class Maildirs:
         self._tail = b"P%dR%b." % (os.getpid(), secrets.token_hex(4).encode())
         self._tail += escape_host(socket.gethostname() if host is None else host)
         self._count = itertools.count()
-        self._shared = SharedSync()
         # An unnamed file gets its name through /proc.
         self._has_proc = os.path.isdir("/proc/self/fd")
 
     def deliver(
         self, home_fd: int, path: bytes, prefix: bytes, message: MessageFile
-    ) -> None:
+    ) -> Steps[None]:
         """Put `prefix` and the message into the maildir as one new file.
 
         Args:
             home_fd: the home; a relative `path` starts there.
             path: the maildir.
             prefix: the Return-Path and Delivered-To lines.
+        Yields: what must be durable before it goes on.
         Raises: TempFail; then nothing is in new, except when only the last sync
             failed: the message is there, and may come again.
         """
@@ -85,7 +85,7 @@ class Maildirs:
                 f"Unable to enter maildir {os.fsdecode(path)}: {exc.strerror}. ({code})"
             ) from exc
         try:
-            self._deliver(maildir_fd, prefix, message)
+            yield from self._deliver(maildir_fd, prefix, message)
         except OSError as exc:
             raise TempFail(
                 f"Unable to deliver into maildir {os.fsdecode(path)}:"
@@ -94,27 +94,31 @@ class Maildirs:
         finally:
             os.close(maildir_fd)
 
-    def _deliver(self, maildir_fd: int, prefix: bytes, message: MessageFile) -> None:
+    def _deliver(
+        self, maildir_fd: int, prefix: bytes, message: MessageFile
+    ) -> Steps[None]:
         if self._durability is not Durability.FULL:
-            self._store(maildir_fd, prefix, message)
+            yield from self._store(maildir_fd, prefix, message)
             return
         # Opened first, so that a maildir without new fails before any work.
         new_fd = os.open(
             b"new", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=maildir_fd
         )
         try:
-            self._store(maildir_fd, prefix, message)
-            self._shared.sync(new_fd)
+            yield from self._store(maildir_fd, prefix, message)
+            yield new_fd
         finally:
             os.close(new_fd)
 
-    def _store(self, maildir_fd: int, prefix: bytes, message: MessageFile) -> None:
+    def _store(
+        self, maildir_fd: int, prefix: bytes, message: MessageFile
+    ) -> Steps[None]:
         fd = self._open_unnamed(maildir_fd)
         if fd < 0:
-            self._store_named(maildir_fd, prefix, message)
+            yield from self._store_named(maildir_fd, prefix, message)
             return
         try:
-            self._write(fd, prefix, message)
+            yield from self._write(fd, prefix, message)
             source = b"/proc/self/fd/%d" % fd
             self._with_name(
                 lambda name: os.link(
@@ -139,12 +143,12 @@ class Maildirs:
 
     def _store_named(
         self, maildir_fd: int, prefix: bytes, message: MessageFile
-    ) -> None:
+    ) -> Steps[None]:
         fd, name = self._with_name(lambda name: _create(maildir_fd, name))
         tmp_name = b"tmp/" + name
         try:
             try:
-                self._write(fd, prefix, message)
+                yield from self._write(fd, prefix, message)
             finally:
                 os.close(fd)
             os.link(
@@ -174,16 +178,14 @@ class Maildirs:
             self._tail,
         )
 
-    def _write(self, fd: int, prefix: bytes, message: MessageFile) -> None:
+    def _write(self, fd: int, prefix: bytes, message: MessageFile) -> Steps[None]:
         deadline_mono = clock.mono() + _LIMIT_S
         for piece in _pieces(prefix, message):
             write_all(fd, piece)
             if clock.mono() > deadline_mono:
                 raise TempFail("Timeout while writing into the maildir. (#4.3.0)")
-        if self._durability is Durability.FULL:
-            self._shared.sync(fd)
-        elif self._durability is Durability.QMAIL:
-            os.fsync(fd)
+        if self._durability is not Durability.NONE:
+            yield fd
 
 
 def _create(maildir_fd: int, name: bytes) -> tuple[int, bytes]:

@@ -18,12 +18,22 @@ CHUNK_BYTES = 65536
 class MessageFile:
     """Reads a seekable file from its start, any number of times."""
 
-    __slots__ = ("_head", "fd")
+    __slots__ = ("_head", "_size", "fd")
 
     def __init__(self, fd: int) -> None:
         """Read from `fd`, which stays the caller's to close."""
         self.fd = fd
         self._head: bytes | None = None
+        self._size = -1
+
+    def size(self) -> int:
+        """Bytes of the message. Raises: TempFail when that cannot be told."""
+        if self._size < 0:
+            try:
+                self._size = os.fstat(self.fd).st_size
+            except OSError as exc:
+                raise _unreadable(exc) from exc
+        return self._size
 
     def chunks(self) -> Iterator[bytes]:
         """The whole message, at most CHUNK_BYTES at a time; the first is kept.
@@ -36,7 +46,7 @@ class MessageFile:
             return
         yield self._head
         offset = len(self._head)
-        while chunk := self._read(offset):
+        while offset < self.size() and (chunk := self._read(offset)):
             yield chunk
             offset += len(chunk)
 
@@ -44,9 +54,11 @@ class MessageFile:
         try:
             return os.pread(self.fd, CHUNK_BYTES, offset)
         except OSError as exc:
-            raise TempFail(
-                f"Unable to read the message: {exc.strerror}. (#4.3.0)"
-            ) from exc
+            raise _unreadable(exc) from exc
+
+
+def _unreadable(exc: OSError) -> TempFail:
+    return TempFail(f"Unable to read the message: {exc.strerror}. (#4.3.0)")
 
 
 def check_loop(message: MessageFile, dtline: bytes) -> None:

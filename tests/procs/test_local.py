@@ -57,7 +57,6 @@ class Child:
                     default_delivery=b"./Maildir/\n",
                     sock=theirs,
                     single_user=account == ME,
-                    local_concurrency=4,
                 )
             )
 

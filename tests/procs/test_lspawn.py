@@ -82,7 +82,7 @@ def test_empty_local_part_vanishes_with_success(open_tmp: Path) -> None:
 
 
 def test_child_has_exactly_its_account_and_its_descriptors(open_tmp: Path) -> None:
-    controls = Controls(patrn=0o22, concurrencylocal=33)
+    controls = Controls(patrn=0o22)
     with tree(open_tmp, controls) as running:
         found = running.facts("Ann")
         assert found["uids"] == [67201] * 3
@@ -101,7 +101,7 @@ def test_child_has_exactly_its_account_and_its_descriptors(open_tmp: Path) -> No
         assert found["home"] == "/home/ann"
         assert found["default_delivery"] == "./Default"
         assert found["qsend_home"] == str(open_tmp)
-        assert (found["patrn"], found["local_concurrency"]) == (0o22, 33)
+        assert found["patrn"] == 0o22
         title = Path(f"/proc/{found['pid']}/cmdline").read_bytes()
         assert title.startswith(b"qmail-local: qsend")
 

@@ -15,6 +15,7 @@ import pytest
 
 from qsend.core.errors import TempFail
 from qsend.formats.control import Durability
+from qsend.sysio.durable import finish
 from qsend.sysio.maildir import Maildirs, escape_host
 from qsend.sysio.messagefile import CHUNK_BYTES, MessageFile
 
@@ -64,7 +65,7 @@ def test_maildir_delivery_is_read_back_unchanged(
     tmp_path: Path, home: int, durability: Durability, body: bytes
 ) -> None:
     source = message(tmp_path, body)
-    Maildirs(durability).deliver(home, b"./Maildir/", PREFIX, source)
+    finish(Maildirs(durability).deliver(home, b"./Maildir/", PREFIX, source))
     box = mailbox.Maildir(tmp_path / "Maildir", create=False)
     (key,) = box.keys()
     assert box.get_bytes(key) == PREFIX + body
@@ -79,7 +80,7 @@ def test_maildir_names_are_unique_and_safe(tmp_path: Path, home: int) -> None:
     maildirs = Maildirs(Durability.NONE, host="a/b:c")
     source = message(tmp_path, b"x\n")
     for _ in range(50):
-        maildirs.deliver(home, b"Maildir", b"", source)
+        finish(maildirs.deliver(home, b"Maildir", b"", source))
     names = os.listdir(tmp_path / "Maildir/new")
     assert len(set(names)) == 50
     want = rf"\d+\.M\d{{6}}Q\d+P{os.getpid()}R[0-9a-f]{{8}}\.a\\057b\\072c"
@@ -101,7 +102,7 @@ def test_maildir_threads_share_one_directory(tmp_path: Path, home: int) -> None:
 
     def work() -> None:
         for _ in range(20):
-            maildirs.deliver(home, b"./Maildir/", PREFIX, source)
+            finish(maildirs.deliver(home, b"./Maildir/", PREFIX, source))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -138,7 +139,7 @@ def test_maildir_that_is_not_one_defers_and_leaves_nothing(
         (tmp_path / "Maildir" / fault).rmdir()
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(TempFail, match=code):
-        Maildirs(durability).deliver(home, path, PREFIX, source)
+        finish(Maildirs(durability).deliver(home, path, PREFIX, source))
     assert len(os.listdir("/proc/self/fd")) == before
     assert not [p for p in (tmp_path / "Maildir").rglob("*") if p.is_file()]
     os.close(source.fd)
@@ -152,7 +153,7 @@ def test_maildir_write_error_defers_and_leaves_nothing(
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
         with pytest.raises(TempFail, match="File too large"):
-            Maildirs(Durability.FULL).deliver(home, b"Maildir", PREFIX, source)
+            finish(Maildirs(Durability.FULL).deliver(home, b"Maildir", PREFIX, source))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not [p for p in (tmp_path / "Maildir").rglob("*") if p.is_file()]
@@ -164,7 +165,7 @@ def test_maildir_unreadable_message_defers_and_leaves_nothing(
 ) -> None:
     source = MessageFile(os.open(tmp_path, os.O_RDONLY))
     with pytest.raises(TempFail, match="Unable to read the message"):
-        Maildirs(Durability.FULL).deliver(home, b"Maildir", PREFIX, source)
+        finish(Maildirs(Durability.FULL).deliver(home, b"Maildir", PREFIX, source))
     assert not [p for p in (tmp_path / "Maildir").rglob("*") if p.is_file()]
     os.close(source.fd)
 
@@ -199,7 +200,7 @@ def test_maildir_syncs_before_and_after_the_link(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", lambda fd: steps.append(f"sync {kind(fd)}"))
         patched.setattr(os, "link", link)
-        Maildirs(durability).deliver(home, b"Maildir", PREFIX, source)
+        finish(Maildirs(durability).deliver(home, b"Maildir", PREFIX, source))
     assert steps == want
     os.close(source.fd)
 
@@ -220,7 +221,7 @@ def test_maildir_sync_error_defers(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fsync)
         with pytest.raises(TempFail, match=r"Input/output error|broken disk"):
-            Maildirs(Durability.FULL).deliver(home, b"Maildir", PREFIX, source)
+            finish(Maildirs(Durability.FULL).deliver(home, b"Maildir", PREFIX, source))
     assert len(os.listdir(tmp_path / "Maildir/new")) == stored
     assert os.listdir(tmp_path / "Maildir/tmp") == []
     os.close(source.fd)
@@ -235,7 +236,7 @@ def test_maildir_name_that_is_taken_is_passed_over(
     for folder in ("tmp", "new"):
         (tmp_path / "Maildir" / folder / "taken").write_text("another's")
     source = message(tmp_path, b"x\n")
-    maildirs.deliver(home, b"Maildir", b"", source)
+    finish(maildirs.deliver(home, b"Maildir", b"", source))
     assert (tmp_path / "Maildir/new/free").read_bytes() == b"x\n"
     assert (tmp_path / "Maildir/new/taken").read_text() == "another's"
     os.close(source.fd)

@@ -1,0 +1,93 @@
+"""Two threads that carry out many deliveries, and one more for each that blocks.
+
+A worker takes several deliveries, advances each until something must be durable,
+and syncs for all of them at once; meanwhile the other worker advances its own. So a
+delivery costs no thread of its own, and a round of syncing is shared by as many as
+are under way. What may block (a program, a lock, a forward, a long message) goes on
+in a thread that ends with it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from qsend.core.errors import TempFail
+from qsend.sysio.durable import BLOCKS, Steps, SyncSet, finish
+
+WORKERS = 2
+"""While one waits for the disk the other has the processor."""
+
+_BATCH_MAX = 64
+"""Deliveries that one worker has at a time: some ten descriptors each."""
+
+_Result = TypeVar("_Result")
+
+
+class Crew(Generic[_Result]):
+    """Carries out whatever is added; every result is given to `on_end` once."""
+
+    def __init__(self, on_end: Callable[[_Result], None]) -> None:
+        """Start no thread yet; `on_end` is called in any of them."""
+        self._on_end = on_end
+        self._changed = threading.Condition()
+        self._queue: deque[Steps[_Result]] = deque()
+        self._idle = 0
+        self._workers = 0
+
+    def add(self, steps: Steps[_Result]) -> None:
+        """Have `steps` carried out. It must raise nothing but what it is thrown."""
+        with self._changed:
+            self._queue.append(steps)
+            if self._idle:
+                self._changed.notify()
+                return
+            if self._workers == WORKERS:
+                return
+            self._workers += 1
+        # Daemon: a program may run for hours, the process must be able to end.
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        syncs = SyncSet()
+        due: list[tuple[Steps[_Result], OSError | None]] = []
+        while True:
+            due += [(steps, None) for steps in self._take(len(due))]
+            waiting: list[tuple[Steps[_Result], int]] = []
+            for steps, error in due:
+                fd = self._advance(steps, error)
+                if fd is not None:
+                    waiting.append((steps, fd))
+            errors = syncs.sync({fd for _, fd in waiting})
+            due = [(steps, errors.get(fd)) for steps, fd in waiting]
+
+    def _take(self, have: int) -> list[Steps[_Result]]:
+        """New work: its share of what waits; with nothing to do, at least one."""
+        with self._changed:
+            while not have and not self._queue:
+                self._idle += 1
+                self._changed.wait()
+                self._idle -= 1
+            share = min(-(-len(self._queue) // WORKERS), _BATCH_MAX - have)
+            return [self._queue.popleft() for _ in range(share)]
+
+    def _advance(self, steps: Steps[_Result], error: Exception | None) -> int | None:
+        """Up to the next descriptor that must be synced; None when it is not ours."""
+        try:
+            fd = next(steps) if error is None else steps.throw(error)
+        except StopIteration as end:
+            self._on_end(end.value)
+            return None
+        if fd != BLOCKS:
+            return fd
+        try:
+            threading.Thread(target=self._run_alone, args=(steps,), daemon=True).start()
+        except RuntimeError:
+            no_thread = TempFail("There is no thread to be had now. (#4.3.0)")
+            return self._advance(steps, no_thread)
+        return None
+
+    def _run_alone(self, steps: Steps[_Result]) -> None:
+        self._on_end(finish(steps))

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qsend.core.errors import TempFail
+from qsend.sysio.crew import WORKERS, Crew
+from qsend.sysio.durable import BLOCKS, Steps, SyncSet
+
+WAIT_S = 20
+
+
+class Rounds:
+    """The rounds of syncing: each waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.begun: queue.Queue[set[int]] = queue.Queue()
+        self.go = threading.Semaphore(0)
+        self.errors: dict[int, OSError] = {}
+
+    def sync(self, fds: set[int]) -> dict[int, OSError]:
+        if not fds:
+            return {}
+        self.begun.put(fds)
+        assert self.go.acquire(timeout=WAIT_S)
+        return self.errors
+
+
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rounds]:
+    made = Rounds()
+    monkeypatch.setattr(SyncSet, "sync", lambda _set, fds: made.sync(fds))
+    yield made
+    made.go.release(1000)
+
+
+class Ended(queue.Queue[str]):
+    """Results as they come."""
+
+    def next(self) -> str:
+        return self.get(timeout=WAIT_S)
+
+
+def work(name: str, *fds: int) -> Steps[str]:
+    for fd in fds:
+        try:
+            yield fd
+        except OSError as exc:
+            return f"{name} errno {exc.errno}"
+        except TempFail:
+            return f"{name} deferred"
+    return f"{name} in {threading.current_thread().name}"
+
+
+def test_all_that_wait_share_a_round(rounds: Rounds) -> None:
+    ended = Ended()
+    crew = Crew[str](ended.put)
+    for number in range(WORKERS):
+        crew.add(work(f"early{number}", 1000 + number))
+        assert rounds.begun.get(timeout=WAIT_S) == {1000 + number}
+    for number in range(10):
+        crew.add(work(f"late{number}", 2000 + number))
+    # Every worker is in a round: the late ones wait for the next, and share it.
+    rounds.go.release(WORKERS)
+    late: set[int] = set()
+    count = 0
+    while len(late) < 10:
+        late |= rounds.begun.get(timeout=WAIT_S)
+        rounds.go.release()
+        count += 1
+    assert late == {2000 + number for number in range(10)}
+    assert count <= 6
+    names = {ended.next().split()[0] for _ in range(12)}
+    assert len(names) == 12
+
+
+def test_one_delivery_goes_through_all_its_syncs(rounds: Rounds) -> None:
+    ended = Ended()
+    crew = Crew[str](ended.put)
+    crew.add(work("a", 1, 2, 3))
+    for fd in (1, 2, 3):
+        assert rounds.begun.get(timeout=WAIT_S) == {fd}
+        assert ended.empty()
+        rounds.go.release()
+    assert ended.next().startswith("a in ")
+
+
+def test_error_of_a_round_reaches_those_in_it_alone(rounds: Rounds) -> None:
+    ended = Ended()
+    crew = Crew[str](ended.put)
+    rounds.errors = {1: OSError(errno.EIO, "broken disk")}
+    rounds.go.release(2)
+    crew.add(work("a", 1))
+    crew.add(work("b", 2))
+    results = {ended.next().split(" in ")[0] for _ in range(2)}
+    assert results == {f"a errno {errno.EIO}", "b"}
+
+
+def test_what_blocks_holds_up_nobody(tmp_path: Path) -> None:
+    ended = Ended()
+    crew = Crew[str](ended.put)
+    go = threading.Event()
+    fd = os.open(tmp_path, os.O_RDONLY)
+
+    def blocking() -> Steps[str]:
+        yield BLOCKS
+        assert go.wait(WAIT_S)
+        yield fd
+        return "blocked"
+
+    for _ in range(3 * WORKERS):
+        crew.add(blocking())
+    for number in range(20):
+        crew.add(work(f"quick{number}", fd))
+    names = {ended.next().split()[0] for _ in range(20)}
+    assert names == {f"quick{number}" for number in range(20)}
+    assert ended.empty()
+    go.set()
+    assert [ended.next() for _ in range(3 * WORKERS)] == ["blocked"] * 3 * WORKERS
+    os.close(fd)
+
+
+def test_without_a_thread_to_be_had_what_blocks_is_deferred(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = Ended()
+    crew = Crew[str](ended.put)
+    crew.add(work("first"))
+    ended.next()  # a worker runs
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    crew.add(work("blocking", BLOCKS))
+    assert ended.next() == "blocking deferred"
