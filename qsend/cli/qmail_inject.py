@@ -29,6 +29,7 @@ from qsend.formats.injectenv import (
     Options,
     build_request,
     control_value,
+    parse_address,
 )
 from qsend.formats.rfc822 import parse_field, read_header, render_field
 from qsend.sysio import clock
@@ -117,6 +118,7 @@ def _parse_args(argv: Sequence[str]) -> _Job:
     for letter, value in line.options():
         if letter == "f":
             sender = os.fsencode(value)
+            parse_address(sender)  # the last one counts, but each must be one
         elif letter in "nN":
             prints = letter == "n"
         else:

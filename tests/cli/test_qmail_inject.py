@@ -138,6 +138,7 @@ def test_option_n_null_sender_prints_empty_brackets(inject: Inject) -> None:
         (["-f"], "option requires an argument -- f"),
         (["a@(b"], "unable to parse address: a@(b"),
         (["-f", "a@(b"], "unable to parse address: a@(b"),
+        (["-f", "a@(b", "-f", "c@d"], "unable to parse address: a@(b"),
     ],
 )
 def test_bad_usage_is_permanent(inject: Inject, args: list[str], want: str) -> None:

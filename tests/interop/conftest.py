@@ -1,0 +1,41 @@
+"""Fixtures of the tests that run notqmail."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.interop.pair import Pair
+from tests.tree.conftest import installation as installation
+from tests.tree.conftest import login as login
+from tests.tree.conftest import tree as tree
+from tests.tree.harness import Installation, Tree
+
+MODULES = ["qmail_inject", "qmail_local", "qmail_queue", "sendmail"]
+
+
+@pytest.fixture(scope="module")
+def shared(installation: Installation) -> Iterator[Path]:
+    """A directory below which a module's tests have their homes."""
+    path = Path(tempfile.mkdtemp(prefix="qsend-interop-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def idle(installation: Installation, shared: Path) -> Iterator[Tree]:
+    """A home where nothing runs."""
+    with Tree(installation, shared / "home") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pair(idle: Tree) -> Iterator[Pair]:
+    """Both sides of a program, on that home."""
+    with Pair(idle.home, MODULES) as pair:
+        yield pair
