@@ -61,7 +61,7 @@ def judge_locality(
     """What the rows of `ask_locality` say of the address.
 
     `is_account` is asked at most once, and only when the answer depends on it.
-    A Listing still needs `settle`. Trouble stands for rows that cannot be meant,
+    `settle` makes it final. Trouble stands for rows that cannot be meant,
     which `log` then tells, and for what `is_account` could not find out.
     """
     notes = Notes()
@@ -207,18 +207,21 @@ class Unlisted:
 
 
 def settle(
-    address: bytes, listing: Listing, rules: Rules
+    address: bytes, place: Stored | Listing, rules: Rules
 ) -> tuple[Channel, bytes] | Unlisted:
-    """Where a recipient goes that the database does not take.
+    """Where a recipient goes, with what the control files say.
 
     Args:
         address: as `ask_locality` had it.
-        listing: what the database knows of its host.
+        place: what the database says of it.
         rules: the controls in force.
-    Returns: the channel and the stored address, by control/virtualdomains. At a
-        domain in locals that file is asked for the address at envnoathost. A host
-        with rows in virtual never goes remote: Unlisted.
+    Returns: the channel and the stored address. What the database does not take,
+        control/virtualdomains decides; at a domain in locals that file is asked for
+        the address at envnoathost. A host with rows in virtual never goes remote:
+        Unlisted.
     """
+    if isinstance(place, Stored):
+        return Channel.LOCAL, place.address
     local, _, domain = address.rpartition(b"@")
     if domain.lower() in rules.locals:
         replaced = local + b"@" + rules.envnoathost
@@ -226,7 +229,7 @@ def settle(
         if prepend:
             return Channel.LOCAL, prepend + BREAK + replaced
         return Channel.LOCAL, address
-    if listing is Listing.HOST:
+    if place is Listing.HOST:
         prepend = prepended(address, rules.virtualdomains)
         return (Channel.LOCAL, prepend + BREAK + address) if prepend else Unlisted()
     return rewrite(address, rules)

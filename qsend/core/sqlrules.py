@@ -98,14 +98,14 @@ class Machine:
     """What the rules ask of this machine. Each may raise TempFail: not known now.
 
     `account` answers whether a candidate is an account of the machine, `fallback`
-    who takes what nobody has, `owner` whose a directory is, None when it is not
-    there.
+    who takes a local part that nobody has (alias, the local part its extension),
+    `owner` whose a directory is, None when it is not there.
     """
 
     accounts: Accounts
     single_user: bool
     account: Callable[[Candidate], User | None]
-    fallback: Callable[[], User | NoUser]
+    fallback: Callable[[bytes], User | NoUser]
     owner: Callable[[bytes], Account | None]
 
 

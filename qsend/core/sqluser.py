@@ -92,8 +92,7 @@ def _judge(
     for_fallback = found[2 * len(candidates)]
     forwarded = found[2 * len(candidates) + 1 :]
     if forwarded and forwarded[0]:
-        target = local[len(_FORWARD_PREFIX) :]
-        return _forward(target, forwarded[1:], options, machine, notes)
+        return _forward(local, forwarded[1:], options, machine, notes)
     for at, candidate in enumerate(candidates):
         mailboxes, aliases = found[2 * at], found[2 * at + 1]
         user = _named(candidate, mailboxes, options, machine)
@@ -103,7 +102,7 @@ def _judge(
         if user.ownership is Ownership.UID_GID and not _owns_home(user, machine, notes):
             break
         return instructed(user, aliases, options, notes)
-    fallback = machine.fallback()
+    fallback = machine.fallback(local)
     if isinstance(fallback, NoUser):
         notes.steps.append("no alias account: no such user")
         return fallback
@@ -162,7 +161,7 @@ def _target(local: bytes, options: SqlOptions) -> bytes | None:
 
 
 def _forward(
-    target: bytes,
+    local: bytes,
     rows: Sequence[Sequence[Row]],
     options: SqlOptions,
     machine: Machine,
@@ -174,9 +173,10 @@ def _forward(
     other, and a target that virtual forwards again is refused here, before the
     first copy leaves.
     """
+    target = local[len(_FORWARD_PREFIX) :]
     if _is_forwarded_again(target, rows, options, machine):
         raise Misconfigured(f"forward to {shown(target)}, which is forwarded again")
-    fallback = machine.fallback()
+    fallback = machine.fallback(local)
     if isinstance(fallback, NoUser):
         return fallback
     notes.steps.append(f"magic forwarding to {shown(target)}")
