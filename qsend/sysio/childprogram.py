@@ -74,6 +74,25 @@ def run_fed(argv: Sequence[str], pieces: Iterable[bytes]) -> int:
     return _wait(pid)
 
 
+def run_told(argv: Sequence[str], fd: int, told: bytes) -> int:
+    """Run a program, found by $PATH, that can read `told` on descriptor `fd`.
+
+    `told` is at most PIPE_BUF bytes; what `fd` is here does not matter.
+    Returns: its exit code.
+    Raises: NotStarted; TempFail when a signal kills it.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.write(writing, told)
+    finally:
+        os.close(writing)
+    try:
+        pid = _spawn(argv, [(os.POSIX_SPAWN_DUP2, reading, fd)])
+    finally:
+        os.close(reading)
+    return _wait(pid)
+
+
 def start(argv: Sequence[str], stdin: int, stdout: int) -> int:
     """Start a program on these descriptors; its pid, for the caller to wait for.
 

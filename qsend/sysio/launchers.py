@@ -38,6 +38,8 @@ PROGRAMS: Mapping[str, tuple[str, int]] = {
     "qmail-newmrh": ("qmail_newmrh", 0o700),
     "qmail-pw2u": ("qmail_pw2u", 0o755),
     "qmail-getpw": ("qmail_getpw", 0o755),
+    "qmail-popup": ("qmail_popup", 0o755),
+    "qmail-pop3d": ("qmail_pop3d", 0o755),
     "splogger": ("splogger", 0o755),
     "config": ("config", 0o755),
     "config-fast": ("config_fast", 0o755),
