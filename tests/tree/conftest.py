@@ -14,6 +14,7 @@ from pwd import getpwnam
 import pytest
 
 from tests.tree.harness import Installation, Tree, install
+from tests.tree.homes import Account
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +55,11 @@ def login(open_tmp: Path) -> Iterator[str]:
         yield name
     finally:
         subprocess.run(["userdel", name], check=True, capture_output=True)
+
+
+@pytest.fixture
+def account(login: str) -> Iterator[Account]:
+    """The account of `login`; what reaches its mailbox in /var/mail goes with it."""
+    made = Account(login)
+    yield made
+    made.spool.unlink(missing_ok=True)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
-from pwd import getpwnam
 
 import pytest
 
 from tests.smtppeer import LOCKSTEP, Peer
 from tests.tree.harness import Tree
+from tests.tree.homes import Account
 from tests.tree.test_delivery import contents, count_mbox
 
 MESSAGE = b"Subject: one\n\nFrom here\n"
@@ -24,32 +21,6 @@ def wait_for_ends(tree: Tree, count: int) -> bytes:
     start = len(tree.log)
     tree.wait_for(rb"end msg \d+\n", count=count)
     return tree.log[start:]
-
-
-class Account:
-    """An account of the machine, and what it has."""
-
-    def __init__(self, name: str) -> None:
-        entry = getpwnam(name)
-        self.name = name
-        self.uid, self.gid = entry.pw_uid, entry.pw_gid
-        self.home = Path(entry.pw_dir)
-        self.address = f"{name}@here.example".encode()
-        self.spool = Path("/var/mail", name)
-
-    def write(self, name: str, content: str, mode: int = 0o644) -> Path:
-        path = self.home / name
-        path.write_text(content)
-        path.chmod(mode)
-        os.chown(path, self.uid, self.gid)
-        return path
-
-
-@pytest.fixture
-def account(login: str) -> Iterator[Account]:
-    made = Account(login)
-    yield made
-    made.spool.unlink(missing_ok=True)
 
 
 ALIASES = """\
