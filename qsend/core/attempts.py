@@ -68,7 +68,7 @@ class Attempts:
         starts: list[StartDelivery] = []
         passed: list[tuple[Message, Job]] = []
         destinations = self.waiting[channel]
-        spare = spare_slots(limit) if channel is Channel.REMOTE else 0
+        spare = spare_slots(limit)
         while (free := limit - self.running[channel]) > 0:
             destination = destinations.next_ready(now_mono, only_spare=free <= spare)
             if destination is None:

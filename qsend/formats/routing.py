@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qsend.core import mx
 from qsend.core.model import Channel
 from qsend.core.rewrite import Rules
+from qsend.core.users import BREAK
 from qsend.formats.control import Route
 
 
@@ -24,9 +25,13 @@ class Routing:
         return domain, mx.route(domain, self.smtproutes)
 
     def key(self, channel: Channel, recip: bytes) -> bytes:
-        """The destination of a recipient: a relay, a domain, a local address."""
+        """The destination of a recipient: a relay, a domain, a local user.
+
+        Whose a local part is only lookup knows; what stands before its first break
+        is the same for all addresses of a user or a virtual domain.
+        """
         if channel is Channel.LOCAL:
-            return recip.lower()
+            return recip.rpartition(b"@")[0].partition(BREAK)[0].lower()
         domain, route = self.route(recip)
         if route is None:
             return mx.destination(domain)

@@ -366,3 +366,20 @@ def test_child_that_cannot_boot_again_ends_the_tree(
     said = re.findall(rb"^alert: cannot start: (\S+) %b$" % why, tree.log, re.MULTILINE)
     # Of send and clean, either may be the one that failed five times.
     assert said in ([name.encode()], [b"qmail-send"])
+
+
+def test_programs_that_hang_leave_slots_to_other_users(world: World) -> None:
+    tree = world.tree
+    tree.control("concurrencylocal", "8\n")
+    tree.control("concurrencyperuser", "8\n")
+    world.start()
+    for ext in range(12):
+        tree.alias(f"slow-{ext}", SLOW)
+        world.send(f"slow-{ext}@{HOST}")
+    tree.wait_for(rb"status: local 6/8 ")
+    world.send(f"box@{HOST}")
+    tree.wait_for(rb"to local box@(?s:.*)delivery 7: success")
+    world.let_go()
+    tree.wait_for(rb"delivery \d+: success", 12)
+    assert tree.stop() == 0
+    assert world.arrived() == 13
