@@ -2,7 +2,7 @@
 
 Python's pwd module takes every failure for "no such account", so that mail would
 bounce while a directory server is down. The C functions behind it do tell.
-Source: getpwnam_r(3), getpwuid_r(3).
+Source: getpwnam_r(3), getpwuid_r(3), getspnam_r(3), shadow(5).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from qsend.core.model import Account
 
@@ -45,16 +46,47 @@ class _Passwd(ctypes.Structure):
     ]
 
 
+class _Spwd(ctypes.Structure):
+    _fields_ = [
+        ("sp_namp", ctypes.c_char_p),
+        ("sp_pwdp", ctypes.c_char_p),
+        ("sp_lstchg", ctypes.c_long),
+        ("sp_min", ctypes.c_long),
+        ("sp_max", ctypes.c_long),
+        ("sp_warn", ctypes.c_long),
+        ("sp_inact", ctypes.c_long),
+        ("sp_expire", ctypes.c_long),
+        ("sp_flag", ctypes.c_ulong),
+    ]
+
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswdEntry:
-    """What delivery needs of an account; `home` as written, maybe empty."""
+    """What delivery and logins need of an account; `home` as written, maybe empty.
+
+    `password` is the hash, or what stands for it: `x` where /etc/shadow has it.
+    """
 
     name: bytes
     account: Account
     home: bytes
+    shell: bytes = b""
+    password: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowEntry:
+    """The hash of an account, and the day (since 1970) on which it expires, or -1."""
+
+    password: bytes = field(repr=False)
+    expires: int
+
+
+_Struct = TypeVar("_Struct", _Passwd, _Spwd)
+_Entry = TypeVar("_Entry", PasswdEntry, ShadowEntry)
 
 
 def by_name(name: bytes) -> PasswdEntry | None:
@@ -63,19 +95,40 @@ def by_name(name: bytes) -> PasswdEntry | None:
     Raises: OSError when the system could not find out.
     """
     return _find(
+        _Passwd,
         lambda entry, text, size, found: int(
             _libc.getpwnam_r(ctypes.c_char_p(name), entry, text, size, found)
-        )
+        ),
+        _copy,
     )
 
 
 def by_uid(uid: int) -> PasswdEntry | None:
     """The account with that uid, or None. Raises: OSError as by_name."""
     return _find(
+        _Passwd,
         lambda entry, text, size, found: int(
             _libc.getpwuid_r(ctypes.c_uint32(uid), entry, text, size, found)
-        )
+        ),
+        _copy,
     )
+
+
+def shadow_by_name(name: bytes) -> ShadowEntry | None:
+    """The shadow entry of the account `name` (without NUL), or None.
+
+    Raises: OSError when the system could not find out; EACCES for all but root.
+    """
+    try:
+        return _find(
+            _Spwd,
+            lambda entry, text, size, found: int(
+                _libc.getspnam_r(ctypes.c_char_p(name), entry, text, size, found)
+            ),
+            _copy_shadow,
+        )
+    except FileNotFoundError:
+        return None  # a machine without /etc/shadow
 
 
 def is_user(entry: PasswdEntry) -> bool:
@@ -93,10 +146,14 @@ def is_user(entry: PasswdEntry) -> bool:
         raise
 
 
-def _find(call: Callable[[object, object, object, object], int]) -> PasswdEntry | None:
+def _find(
+    kind: type[_Struct],
+    call: Callable[[object, object, object, object], int],
+    copy: Callable[[_Struct], _Entry],
+) -> _Entry | None:
     size = _BUFFER_BYTES
     while True:
-        entry = _Passwd()
+        entry = kind()
         found = ctypes.c_void_p()
         text = ctypes.create_string_buffer(size)
         code = call(
@@ -111,7 +168,7 @@ def _find(call: Callable[[object, object, object, object], int]) -> PasswdEntry 
             # itself: put the one that may fail last in nsswitch.conf.)
             raise OSError(code, os.strerror(code))
         else:
-            return None if found.value is None else _copy(entry)
+            return None if found.value is None else copy(entry)
 
 
 def _copy(entry: _Passwd) -> PasswdEntry:
@@ -120,4 +177,10 @@ def _copy(entry: _Passwd) -> PasswdEntry:
         name=entry.pw_name or b"",
         account=Account(uid=entry.pw_uid, gid=entry.pw_gid),
         home=entry.pw_dir or b"",
+        shell=entry.pw_shell or b"",
+        password=entry.pw_passwd or b"",
     )
+
+
+def _copy_shadow(entry: _Spwd) -> ShadowEntry:
+    return ShadowEntry(password=entry.sp_pwdp or b"", expires=entry.sp_expire)
