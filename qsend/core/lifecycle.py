@@ -120,7 +120,9 @@ class Lifecycle:
         """The pass is over: note its results, and end or reschedule the message."""
         del message.jobs[job.channel]
         if job.left:
-            if job.retry_due <= now:
+            if job.again:
+                job.retry_due = now
+            elif job.retry_due <= now:
                 job.retry_due = next_retry(message.birth, now, job.channel)
             self.plan(message, settle.defer(message, job))
             self.dues[job.channel].push(job.retry_due, message.messid)

@@ -36,7 +36,7 @@ class Job:
     not yet in a plan. `addresses` maps offsets to addresses while the message is
     FIRST, and is empty later: a waiting recipient is then read from disk.
     `size` is the length of the channel file these make. `retry_due` is when what is
-    left is tried again.
+    left is tried again; `again` says that an operator wants it at once.
     """
 
     channel: Channel
@@ -47,6 +47,7 @@ class Job:
     settled: list[tuple[int, bytes | None]] = field(default_factory=list)
     addresses: dict[int, bytes] = field(default_factory=dict)
     size: int = 0
+    again: bool = False
 
     @property
     def outstanding(self) -> int:

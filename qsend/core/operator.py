@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from qsend.core import settle
 from qsend.core.errors import LocalProtocolError
 from qsend.core.manager import Manager
-from qsend.core.message import ForgetSilence, Phase, SaveHolds
+from qsend.core.message import ForgetSilence, Message, Phase, SaveHolds
 from qsend.core.model import Channel, MessId
 
 _CHANNELS = {channel.value.encode(): channel for channel in Channel}
@@ -24,12 +24,12 @@ def flush(manager: Manager, what: bytes, now: int) -> None:
     remote = manager.attempts.waiting[Channel.REMOTE]
     if what == b"all":
         cure(manager)
-        for dues in manager.dues.values():
-            dues.all_now(now)
+        for channel in Channel:
+            _all_now(manager, channel, now)
     elif what in _CHANNELS:
         if what == b"remote":
             cure(manager)
-        manager.dues[_CHANNELS[what]].all_now(now)
+        _all_now(manager, _CHANNELS[what], now)
     elif what.startswith(b"host:") and what[5:]:
         key = what[5:].lower()
         remote.cure(key)
@@ -108,8 +108,24 @@ def _withdraw(manager: Manager, channel: Channel, messid: MessId) -> int | None:
     return manager.dues[channel].remove(messid)
 
 
+def _all_now(manager: Manager, channel: Channel, now: int) -> None:
+    manager.dues[channel].all_now(now)
+    for message in manager.messages.values():
+        _repeat(message, channel)
+
+
+def _repeat(message: Message, channel: Channel) -> None:
+    """Try what the pass under way has deferred so far again when it is over."""
+    job = message.jobs.get(channel)
+    if job is not None:
+        job.again |= job.left > 0
+
+
 def _flush_message(manager: Manager, messid: MessId, now: int) -> None:
+    message = manager.messages.get(messid)
     for channel in Channel:
+        if message is not None:
+            _repeat(message, channel)
         if manager.dues[channel].remove(messid) is not None:
             manager.dues[channel].push(now, messid)
 

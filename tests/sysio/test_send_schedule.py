@@ -443,6 +443,22 @@ def test_flush_tries_everything_now() -> None:
     assert script.tried == [b"a@here", b"a@here", b"b@x"]
 
 
+@pytest.mark.parametrize("what", [b"all", b"remote", b"mess:%d"])
+def test_flush_repeats_what_a_pass_under_way_has_deferred(what: bytes) -> None:
+    queue, [messid] = queue_of(envelope(b"a@x", b"b@y"))
+    script = Script(DEFERRAL)
+    sim = Sim(queue, script)
+    sim.hold_reports = True
+    sim.run_until(lambda: len(sim.reports) == 2)
+    sim.report(*sim.reports.popleft())
+    operator.flush(sim.manager, what % messid if b"%" in what else what, NOW)
+    sim.hold_reports = False
+    sim.run()
+    sim.clocks.wall += 1
+    sim.run()
+    assert sorted(script.tried) == [b"a@x"] * 2 + [b"b@y"] * 2
+
+
 def test_flush_of_a_host_leaves_others_to_their_schedule() -> None:
     queue, [_, other] = queue_of(envelope(b"a@x"), envelope(b"b@y"))
     script = Script(DEFERRAL)
