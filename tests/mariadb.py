@@ -304,6 +304,8 @@ def pristine_mariadb() -> Iterator[Path]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=place,
+            # In one /tmp, several that start at once remove each other's tables.
+            env={**os.environ, "TMPDIR": str(place)},
             timeout=120,
             **_account(),  # type: ignore[call-overload] # its keys are Popen's
         )

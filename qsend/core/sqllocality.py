@@ -86,7 +86,8 @@ def _judge(
         stored = _match(found[0], local, domain, options, notes)
         if stored is not None:
             return Stored(address=stored)
-        return Listing.HOST if found[1] else Listing.NONE
+        listed = any(text(row[0]).lower() == domain.lower() for row in found[1])
+        return Listing.HOST if listed else Listing.NONE
     stored = _own(found, local, domain, options, is_account, notes)
     if stored is None:
         notes.steps.append(f"the domain becomes {shown(options.envnoathost)}")

@@ -22,7 +22,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "virtual": ("username", "ext", "virtual_username", "virtual_host"),
     "pattern": ("username", "ext", "virtual_username", "virtual_host"),
     "virtualhost": ("virtual_host",),
-    "forward": ("username",),
+    "forward": ("username", "ext"),
     "alias": ("alias", "alias_username", "alias_host"),
     "rcpthost": ("host",),
     "login": (

@@ -91,8 +91,9 @@ def _judge(
     candidates = list(passwd_candidates(local))
     for_fallback = found[2 * len(candidates)]
     forwarded = found[2 * len(candidates) + 1 :]
-    if forwarded and forwarded[0]:
-        return _forward(local, forwarded[1:], options, machine, notes)
+    target = _target(local, options)
+    if target and any(text(row[1]) == target for row in forwarded[0]):
+        return _forward(local, target, forwarded[1:], options, machine, notes)
     for at, candidate in enumerate(candidates):
         mailboxes, aliases = found[2 * at], found[2 * at + 1]
         user = _named(candidate, mailboxes, options, machine)
@@ -162,6 +163,7 @@ def _target(local: bytes, options: SqlOptions) -> bytes | None:
 
 def _forward(
     local: bytes,
+    target: bytes,
     rows: Sequence[Sequence[Row]],
     options: SqlOptions,
     machine: Machine,
@@ -173,7 +175,6 @@ def _forward(
     other, and a target that virtual forwards again is refused here, before the
     first copy leaves.
     """
-    target = local[len(_FORWARD_PREFIX) :]
     if _is_forwarded_again(target, rows, options, machine):
         raise Misconfigured(f"forward to {shown(target)}, which is forwarded again")
     fallback = machine.fallback(local)
