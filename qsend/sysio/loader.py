@@ -73,7 +73,9 @@ class Loader:
         try:
             sender, birth = self._queue.read_info(messid)
         except FileNotFoundError:
-            return  # removed meanwhile
+            # What we remove is not due any more: it was somebody else.
+            self._damaged(messid, f"{path} is missing")
+            return
         except QueueCorrupt as exc:
             self._damaged(messid, str(exc))
             return

@@ -515,15 +515,18 @@ def test_damaged_envelope_is_set_aside_and_others_go_on() -> None:
     assert sim.lines(b"alert: message %d is set aside" % bad)
 
 
-def test_vanished_message_file_sets_the_rest_aside() -> None:
+@pytest.mark.parametrize("vanished", ["mess", "info"])
+def test_vanished_file_sets_the_rest_aside(vanished: str) -> None:
     queue, [messid] = queue_of(envelope(b"a@x"))
     sim = Sim(queue, Script(DEFERRAL))
     sim.run()
-    queue.disk.unlink(str(messid), dir_fd=queue.dir_fd("mess", messid))
+    queue.disk.unlink(str(messid), dir_fd=queue.dir_fd(vanished, messid))
     sim.clocks.wall += 400
     sim.run()
     assert queue.present(messid) == frozenset()
     assert any(path.startswith("aside/") for path in queue.disk.files())
+    [line] = sim.lines(b"alert: message %d is set aside: " % messid)
+    assert b"is missing" in line
 
 
 def test_damaged_recipient_file_is_set_aside() -> None:
