@@ -14,6 +14,7 @@ from qsend.cli.parser import EXIT_NO, EXIT_USAGE, Parser, complain, home_of
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.model import Accounts
 from qsend.formats.control import KNOWN, parse_controls
+from qsend.formats.sqlcontrols import SQL_FILES, parse_sql
 from qsend.sysio import homecheck, queuemaker
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.controldir import read_controls
@@ -21,7 +22,7 @@ from qsend.sysio.controldir import read_controls
 _ELSEWHERE = frozenset(
     {
         *homecheck.INJECTING, *homecheck.RECEIVING, *homecheck.DELIVERING,
-        *homecheck.SECRET, "qmqpservers",
+        *SQL_FILES, "qmqpservers",
     }
 )  # fmt: skip
 """Control files that other programs than the queue manager read."""
@@ -140,7 +141,7 @@ def _controls(home: str) -> tuple[Mapping[str, bytes], list[ConfigFault]]:
     except ConfigError as exc:
         return {}, exc.faults
     try:
-        parse_controls(files)
+        parse_sql(files, parse_controls(files))
     except ConfigError as exc:
         return files, exc.faults
     return files, []

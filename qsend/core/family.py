@@ -45,7 +45,21 @@ _LINKS = (
 _ALL = ("me", "locals")
 CONTROL_FILES: Mapping[str, frozenset[str]] = {
     "enqueue": frozenset({*_ALL, "durability", "queueminfree"}),
-    "lookup": frozenset(_ALL),
+    "lookup": frozenset(
+        {
+            *_ALL,
+            "envnoathost",
+            "magicforwarding",
+            "percenthack",
+            "sqlblankalias",
+            "sqllog",
+            "sqlminuid",
+            "sqlpatterns",
+            "sqlqueries",
+            "sqlserver",
+            "virtualdomains",
+        }
+    ),
     "clean": frozenset({*_ALL, "durability"}),
     "lspawn": frozenset(
         {*_ALL, "concurrencylocal", "concurrencyperuser", "durability", "patrn"}
@@ -74,6 +88,12 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
     ),
 }
 """The control files each kind may know; a secret one goes to one kind only."""
+
+
+_SECRET = "sqlserver"
+SQL_MARK = ".sqlserver"
+"""Tells send that there is a database, and nothing of it. No file that an operator
+makes is ever read under a name with a dot in front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +129,8 @@ _FOLLOWERS = frozenset({"classic-lspawn", "classic-rspawn"})
 def plan(remotes: int, classic: Sequence[str] = ()) -> Plan:
     """The tree with `remotes` remote children and these classic programs.
 
-    `classic` holds any of "lspawn", "rspawn" and "clean". A classic lspawn looks
-    users up by itself.
+    `classic` holds any of "lspawn", "rspawn" and "clean". lookup is there in any
+    case: a classic lspawn asks it by qmail-getpw.
     """
     delivering = ["classic-lspawn"] if "lspawn" in classic else ["lspawn"]
     if "rspawn" in classic:
@@ -120,7 +140,7 @@ def plan(remotes: int, classic: Sequence[str] = ()) -> Plan:
     return Plan(
         roles=(
             ENQUEUE,
-            *(() if "lspawn" in classic else ("lookup",)),
+            "lookup",
             "classic-clean" if "clean" in classic else "clean",
             *delivering,
             SEND,
@@ -151,4 +171,7 @@ def _linked(one: str, other: str) -> bool:
 def visible(role: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The part of a snapshot of control files that `role` may know."""
     known = CONTROL_FILES[kind(role)]
-    return {name: content for name, content in files.items() if name in known}
+    seen = {name: content for name, content in files.items() if name in known}
+    if kind(role) == SEND and _SECRET in files:
+        seen[SQL_MARK] = b""
+    return seen

@@ -35,17 +35,23 @@ def rewrite(recip: bytes, rules: Rules) -> tuple[Channel, bytes]:
         the address as percenthack left it otherwise. Domain case is kept.
     Raises: Nothing.
     """
-    address = recip if b"@" in recip else recip + b"@" + rules.envnoathost
-    local, _, domain = address.rpartition(b"@")
-    while domain.lower() in rules.percenthack and b"%" in local:
-        local, _, domain = local.rpartition(b"%")
-        address = local + b"@" + domain
-    if domain.lower() in rules.locals:
+    address = qualified(recip, rules)
+    if address.rpartition(b"@")[2].lower() in rules.locals:
         return Channel.LOCAL, address
     prepend = prepended(address, rules.virtualdomains)
     if prepend:
         return Channel.LOCAL, prepend + b"-" + address
     return Channel.REMOTE, address
+
+
+def qualified(recip: bytes, rules: Rules) -> bytes:
+    """The address with a domain, and as percenthack leaves it."""
+    address = recip if b"@" in recip else recip + b"@" + rules.envnoathost
+    local, _, domain = address.rpartition(b"@")
+    while domain.lower() in rules.percenthack and b"%" in local:
+        local, _, domain = local.rpartition(b"%")
+        address = local + b"@" + domain
+    return address
 
 
 def strip_prepend(recip: bytes, virtualdomains: Mapping[bytes, bytes]) -> bytes:

@@ -85,14 +85,6 @@ def passwd_user(
     )
 
 
-def own_candidate(local: bytes, name: bytes) -> Candidate | None:
-    """What `local` means in single-user mode: `name`, or `name-ext`, or None."""
-    for candidate in passwd_candidates(local):
-        if candidate.name == name.lower():
-            return candidate
-    return None
-
-
 def alias_user(local: bytes, account: Account, home: bytes) -> User:
     """The alias account, which takes every local part nobody else has.
 

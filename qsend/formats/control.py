@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from qsend.core.errors import ConfigError, ConfigFault
+from qsend.core.family import SQL_MARK
 from qsend.core.mx import canonical
 
 FILE_MAX = 16 << 20
@@ -50,7 +51,7 @@ class Controls:
 
     Numbers are seconds, bytes or counts as the file's manual says. `me` is b""
     when absent. `smtproutes` maps a domain, a `.suffix` or b"" to a route, None
-    standing for "by MX".
+    standing for "by MX". `has_sql` says that there is a database to be asked.
     """
 
     generation: int = 0
@@ -65,6 +66,7 @@ class Controls:
     doublebounceto: bytes = b"postmaster"
     durability: Durability = Durability.FULL
     envnoathost: bytes = b"envnoathost"
+    has_sql: bool = False
     helohost: bytes = b""
     locals: frozenset[bytes] = frozenset()
     patrn: int = 0o002
@@ -258,6 +260,7 @@ def parse_controls(files: Mapping[str, bytes], generation: int = 0) -> Controls:
             faults.append(
                 ConfigFault(file=f"control/{name}", line=exc.line, problem=exc.problem)
             )
+    values["has_sql"] = "sqlserver" in files or SQL_MARK in files
     if "me" in values:
         for name in _DEFAULT_ME:
             values.setdefault(name, values["me"])

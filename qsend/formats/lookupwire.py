@@ -54,6 +54,8 @@ EXPLAINED = b"X"
 VERIFIED = b"V"
 """To VERIFY. Body: u32 number, u8 verdict, string text, u8 whether a user comes with
 it, the fields of the user."""
+STATE = b"s"
+"""To send, unasked: whether the database answers. Body: u8 1 or 0, string why not."""
 REFUSED = b"!"
 """To a question that this peer may not ask, or one too many. Body: u32 number,
 string text."""
@@ -267,6 +269,32 @@ def parse_refused(body: bytes) -> tuple[int, bytes]:
     text = fields.string(_TEXT_MAX)
     fields.end()
     return number, text
+
+
+def render_state(trouble: bytes | None) -> bytes:
+    """The STATE frame; `trouble` is why the database does not answer, or None."""
+    text = string((trouble or b"")[:_TEXT_MAX])
+    return frame(STATE, _FLAG.pack(trouble is None) + text)
+
+
+def parse_state(body: bytes) -> bytes | None:
+    """The trouble of a STATE body, None when there is none.
+
+    Raises: RemoteProtocolError.
+    """
+    fields = Fields(body)
+    (answers,) = fields.take(_FLAG)
+    text = fields.string(_TEXT_MAX)
+    fields.end()
+    if answers > 1:
+        raise RemoteProtocolError(f"state {answers}")
+    return None if answers else text
+
+
+def parse_number(body: bytes) -> int:
+    """The number of any question. Raises: RemoteProtocolError."""
+    (number,) = Fields(body).take(_NUMBER)
+    return number
 
 
 def _parse_text(body: bytes) -> tuple[int, int, bytes]:

@@ -9,7 +9,7 @@ from qsend.core import mx
 from qsend.core.model import Channel
 from qsend.core.rewrite import Rules
 from qsend.core.users import BREAK
-from qsend.formats.control import Route
+from qsend.formats.control import Controls, Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,3 +36,13 @@ class Routing:
         if route is None:
             return mx.destination(domain)
         return mx.destination(domain, route.host, route.port)
+
+
+def rules(controls: Controls) -> Rules:
+    """How the controls have addresses rewritten."""
+    return Rules(
+        envnoathost=controls.envnoathost,
+        locals=controls.locals,
+        percenthack=controls.percenthack,
+        virtualdomains=controls.virtualdomains,
+    )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from qsend.core import mx
 from qsend.core.bounce import Identity
 from qsend.core.model import Channel
-from qsend.core.rewrite import Rules
 from qsend.core.settings import Settings
 from qsend.formats.control import Controls
 from qsend.formats.delivery import RECIPS_MAX
-from qsend.formats.routing import Routing
+from qsend.formats.routing import Routing, rules
 
 
 def settings(controls: Controls, classic: bool) -> Settings:
@@ -53,12 +52,4 @@ def bounce_identity(controls: Controls) -> Identity:
 
 def routing(controls: Controls) -> Routing:
     """Where recipients' mail goes."""
-    return Routing(
-        rules=Rules(
-            envnoathost=controls.envnoathost,
-            locals=controls.locals,
-            percenthack=controls.percenthack,
-            virtualdomains=controls.virtualdomains,
-        ),
-        smtproutes=controls.smtproutes,
-    )
+    return Routing(rules=rules(controls), smtproutes=controls.smtproutes)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import os
-import resource
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -37,12 +36,19 @@ from qsend.formats.frames import frame
 from qsend.sysio import unixsocket
 from qsend.sysio.boot import Boot
 from qsend.sysio.classicchild import ClassicProgram, run_classic
-from qsend.sysio.controldir import read_controls
+from qsend.sysio.controldir import exposed, read_controls
 from qsend.sysio.fork import fork_child
-from qsend.sysio.ground import Ground, control_path, injection_path, prepare
+from qsend.sysio.ground import (
+    Ground,
+    control_path,
+    injection_path,
+    lookup_path,
+    prepare,
+)
 from qsend.sysio.loop import Loop
 from qsend.sysio.nursery import Child, Nursery
 from qsend.sysio.privilege import drop, hide
+from qsend.sysio.surroundings import arrange_descriptors, forget_environment
 from qsend.sysio.validate import find_faults
 
 Main = Callable[[Boot], int]
@@ -54,10 +60,6 @@ DRAIN_MARGIN_S = 10.0
 """send gets this much longer than it gives its deliveries: it has to save."""
 ISOLATED_RETRY_S = 1.0
 """Pause when there is no room for one process more."""
-_ENVIRONMENT = {b"PATH", b"QMAILQUEUE"}
-"""What is kept of the caller's environment: procs/local.py passes it on."""
-_DESCRIPTORS = 65536
-"""Thousands of sessions in one remote; a hard limit below this is taken as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +97,14 @@ def main(options: StartOptions, mains: Mapping[str, Main]) -> int:
     setproctitle("qmail-start: qsend")
     os.chdir("/")
     os.umask(0o077)
-    _forget_environment()
-    _arrange_descriptors()
+    forget_environment()
+    arrange_descriptors()
     try:
         if not options.single_user:
             drop(Account(uid=0, gid=0), ())
         hide()
         ground = prepare(options.home, options.single_user)
+        _warn_of_secrets(options.home)
     except ConfigError as exc:
         for fault in exc.faults:
             _say(logline.alert(f"cannot start: {fault}"))
@@ -112,33 +115,18 @@ def main(options: StartOptions, mains: Mapping[str, Main]) -> int:
     return Start(options, mains, ground).run()
 
 
-def _forget_environment() -> None:
-    """Keep what the programs of users are given, and nothing else of the caller's.
-
-    The C library and Python take orders from it (HOSTALIASES, RES_OPTIONS), and
-    whoever starts a mail system may have secrets there.
-    """
-    for name in os.environb.keys() - _ENVIRONMENT:
-        del os.environb[name]
-
-
-def _arrange_descriptors() -> None:
-    """0 from /dev/null, 1 and 2 the log; room for many more."""
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(1, 2)
-    if null > 2:
-        os.close(null)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _DESCRIPTORS), hard))
-
-
 def _say(line: bytes) -> None:
     """One line to the log; one that nobody reads any more is lost."""
     try:
         os.write(1, line)
     except OSError:
         pass
+
+
+def _warn_of_secrets(home: str) -> None:
+    for name in exposed(home):
+        problem = "holds a password and can be read by others; expected mode 0600"
+        _say(logline.warning(f"control/{name} {problem}"))
 
 
 class Start:
@@ -179,10 +167,12 @@ class Start:
     def _clear_up(self) -> None:
         home = self._options.home
         unixsocket.remove(control_path(home))
+        unixsocket.remove(lookup_path(home))
         if not self._detach:
             unixsocket.remove(injection_path(home))
         self._ground.listen.close()
         self._ground.control.close()
+        self._ground.lookup.close()
         self._nursery.close()
         self._loop.close()
         os.close(self._ground.lock_fd)
@@ -234,6 +224,7 @@ class Start:
             for fault in faults:
                 _say(logline.alert(f"unable to reread controls: {fault}"))
             return
+        _warn_of_secrets(self._options.home)
         self._generation += 1
         self._files = files
         for child in self._nursery.living():
@@ -271,6 +262,8 @@ class Start:
                 return {"listen": self._ground.listen}
             case "send":
                 return {"control": self._ground.control}
+            case "lookup":
+                return {"listen": self._ground.lookup}
             case _:
                 return {}
 
@@ -287,6 +280,7 @@ class Start:
             controls=parse_controls(seen, self._generation),
             default_delivery=self._options.default_delivery,
             socks=socks,
+            files=seen,
         )
         return self._mains[family.kind(role)](boot)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qsend.core.model import Account, Accounts
 from qsend.formats.control import Controls
@@ -18,7 +18,8 @@ class Boot:
     maps the role of each peer ("start", "send", "clean", "lookup", "lspawn",
     "enqueue", "remote0" ...) to this child's end of a SEQPACKET pair; "listen"
     is a listening socket where the role has one. `default_delivery` is dot-qmail
-    text. Descriptors 0, 1, 2 are /dev/null, the log, and the log.
+    text. `files` are the control files that the role may know, unparsed.
+    Descriptors 0, 1, 2 are /dev/null, the log, and the log.
     """
 
     role: str
@@ -28,6 +29,7 @@ class Boot:
     controls: Controls
     default_delivery: bytes
     socks: Mapping[str, socket.socket]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def queue(self) -> str:

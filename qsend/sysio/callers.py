@@ -48,8 +48,7 @@ class Caller:
 
 def identify(sock: socket.socket, accounts: Accounts) -> Caller:
     """The caller at the other end of an accepted connection. Raises: OSError."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    pid, uid, _gid = _UCRED.unpack(raw)
+    pid, uid = _peer(sock)
     single_user = accounts.qmails.uid == accounts.qmaild.uid
     return Caller(
         uid=uid,
@@ -58,6 +57,17 @@ def identify(sock: socket.socket, accounts: Accounts) -> Caller:
         is_trusted=uid in _trusted_uids(accounts),
         is_exempt=uid == accounts.qmails.uid and not single_user,
     )
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The uid that connected an accepted connection. Raises: OSError."""
+    return _peer(sock)[1]
+
+
+def _peer(sock: socket.socket) -> tuple[int, int]:
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, _gid = _UCRED.unpack(raw)
+    return pid, uid
 
 
 def bounces(accounts: Accounts) -> Caller:

@@ -12,6 +12,9 @@ import stat
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.formats.control import FILE_MAX, KNOWN
 
+SECRET = ("sqlserver",)
+"""Controls that nobody but root may read."""
+
 
 def read_controls(home: str) -> dict[str, bytes]:
     """Name to content of every regular file in `home`/control.
@@ -43,6 +46,19 @@ def read_controls(home: str) -> dict[str, bytes]:
     if faults:
         raise ConfigError(faults)
     return files
+
+
+def exposed(home: str) -> list[str]:
+    """The secret control files that others than their owner may read."""
+    found = []
+    for name in SECRET:
+        try:
+            mode = os.stat(os.path.join(home, "control", name)).st_mode
+        except OSError:
+            continue  # not there, or told by who reads it
+        if mode & 0o077:
+            found.append(name)
+    return found
 
 
 def _fault(name: str, problem: str) -> ConfigFault:

@@ -25,7 +25,8 @@ from qsend.sysio.validate import find_faults
 class Ground:
     """Accounts, the first snapshot of the controls, and what stays open.
 
-    `listen` is the injection socket, `control` the operator's.
+    `listen` is the injection socket, `control` the operator's, `lookup` that for
+    questions about users.
     """
 
     accounts: Accounts
@@ -33,6 +34,7 @@ class Ground:
     files: Mapping[str, bytes]
     listen: socket.socket
     control: socket.socket
+    lookup: socket.socket
 
 
 def injection_path(home: str) -> str:
@@ -43,6 +45,11 @@ def injection_path(home: str) -> str:
 def control_path(home: str) -> str:
     """Where the operator's commands go."""
     return f"{home}/run/control.sock"
+
+
+def lookup_path(home: str) -> str:
+    """Where programs ask whose mail an address is."""
+    return f"{home}/run/lookup.sock"
 
 
 def prepare(home: str, single_user: bool) -> Ground:
@@ -61,6 +68,7 @@ def prepare(home: str, single_user: bool) -> Ground:
         _check_queue(home, accounts)
         # Only root and send itself may tell send what to do.
         control = unixsocket.listen_at(control_path(home), 0o600, accounts.qmails)
+        lookup = unixsocket.listen_at(lookup_path(home), 0o666)
         listen = _injection_listener(home)
     except BaseException:
         os.close(lock_fd)
@@ -71,6 +79,7 @@ def prepare(home: str, single_user: bool) -> Ground:
         files=files,
         listen=listen,
         control=control,
+        lookup=lookup,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from qsend.core.errors import ConfigFault
 from qsend.core.model import Account, Accounts
 from qsend.sysio import sandbox
+from qsend.sysio.controldir import exposed
 from qsend.sysio.fork import fork_child
 from qsend.sysio.homemaker import ALIASES, directories
 from qsend.sysio.launchers import KEPT
@@ -30,8 +31,6 @@ DELIVERING = (
     "me", "helohost", "resolvers", "smtproutes", "timeoutconnect", "timeoutremote",
 )  # fmt: skip
 """Controls that qmail-remote under a classic qmail-send reads as qmailr."""
-SECRET = ("sqlserver",)
-"""Controls that nobody but root may read."""
 
 _NOBODY = 65534
 _FILE_DIRS = ("alias", "bin", "control", "run", "users")
@@ -73,8 +72,8 @@ def control_faults(home: str, owner: Account) -> Iterator[ConfigFault]:
             )
         if found.st_mode & 0o022:
             yield _fault(f"control/{name}", "others than its owner may change it")
-        if name in SECRET and found.st_mode & 0o077:
-            yield _fault(f"control/{name}", "holds a password; expected mode 0600")
+    for name in exposed(home):
+        yield _fault(f"control/{name}", "holds a password; expected mode 0600")
 
 
 def alias_faults(home: str) -> Iterator[ConfigFault]:

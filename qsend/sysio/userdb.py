@@ -8,11 +8,13 @@ Source: qmail-lspawn.c nughde_get(), qmail-getpw.c, qmail-users(5).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from qsend.core import users
-from qsend.core.errors import ConfigError
-from qsend.core.model import Accounts, User
+from qsend.core.errors import ConfigError, TempFail
+from qsend.core.model import Account, Accounts, User
 from qsend.core.users import NoUser, Outcome, Trouble
 from qsend.formats import usersdb
 from qsend.sysio import passwd
@@ -112,30 +114,51 @@ class UserDb:
         Never raises for what it meets on disk or in the accounts: that is Trouble.
         """
         try:
-            self._cdb.refresh()
             return (
-                self._cdb.find(local)
+                self.assigned(local)
                 or self._find_account(local)
-                or self._find_alias(local)
+                or self.fallback(local)
             )
-        except ConfigError as exc:
+        except TempFail as exc:
             return Trouble(text=str(exc).encode("utf-8", "backslashreplace"))
-        except OSError as exc:
-            where = f" ({os.fsdecode(exc.filename)})" if exc.filename else ""
-            text = f"unable to look up the user: {exc.strerror}{where}"
-            return Trouble(text=text.encode("utf-8", "backslashreplace"))
+
+    def assigned(self, local: bytes) -> User | None:
+        """The user that users/cdb gives `local`. Raises: TempFail."""
+        with _translated():
+            self._cdb.refresh()
+            return self._cdb.find(local)
+
+    def account(self, candidate: users.Candidate) -> User | None:
+        """The user that an account of the machine with that name is, or None.
+
+        In single-user mode only the one user and alias are. Raises: TempFail.
+        """
+        with _translated():
+            if self._single_user:
+                return self._own_account(candidate)
+            entry = self._entry(candidate.name)
+            if entry is None or not passwd.is_user(entry):
+                return None
+            return _user(candidate, entry)
+
+    def fallback(self, local: bytes) -> User | NoUser:
+        """alias, with all of `local` as its extension. Raises: TempFail."""
+        with _translated():
+            try:
+                os.stat(self._alias_home)
+            except (FileNotFoundError, NotADirectoryError):
+                return NoUser(text=b"unable to find alias user")
+            return users.alias_user(local, self._accounts.alias, self._alias_home)
 
     def close(self) -> None:
         """Give descriptors back."""
         self._cdb.close()
 
     def _find_account(self, local: bytes) -> User | None:
-        if self._single_user:
-            return self._find_own(local)
         for candidate in users.passwd_candidates(local):
-            entry = self._entry(candidate.name)
-            if entry is not None and passwd.is_user(entry):
-                return _user(candidate, entry)
+            user = self.account(candidate)
+            if user is not None:
+                return user
         return None
 
     def _entry(self, name: bytes) -> passwd.PasswdEntry | None:
@@ -146,27 +169,40 @@ class UserDb:
         # when this qsend does not live where the account was made for.
         return replace(entry, home=self._alias_home)
 
-    def _find_own(self, local: bytes) -> User | None:
+    def _own_account(self, candidate: users.Candidate) -> User | None:
         account = self._accounts.alias
         entry = passwd.by_uid(account.uid)
-        if entry is not None and passwd.is_user(entry):
-            candidate = users.own_candidate(local, entry.name)
-            if candidate is not None:
-                return _user(candidate, entry)
-        # virtualdomains says `alias-name` here as it does on any other system.
-        candidate = users.own_candidate(local, users.ALIAS)
-        if candidate is None:
+        if entry is not None and candidate.name == entry.name.lower():
+            return _user(candidate, entry) if passwd.is_user(entry) else None
+        if candidate.name != users.ALIAS:
             return None
+        # virtualdomains says `alias-name` here as it does on any other system.
         return users.passwd_user(
             candidate, name=users.ALIAS, account=account, home=self._alias_home
         )
 
-    def _find_alias(self, local: bytes) -> User | NoUser:
+
+def owner_of(path: bytes) -> Account | None:
+    """Whose a directory is; None when there is none. Raises: TempFail."""
+    with _translated():
         try:
-            os.stat(self._alias_home)
+            found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            return NoUser(text=b"unable to find alias user")
-        return users.alias_user(local, self._accounts.alias, self._alias_home)
+            return None
+        return Account(uid=found.st_uid, gid=found.st_gid)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What cannot be found out now is a TempFail that says why."""
+    try:
+        yield
+    except ConfigError as exc:
+        raise TempFail(str(exc)) from exc
+    except OSError as exc:
+        where = f" ({os.fsdecode(exc.filename)})" if exc.filename else ""
+        text = f"unable to look up the user: {exc.strerror}{where}"
+        raise TempFail(text) from exc
 
 
 def _user(candidate: users.Candidate, entry: passwd.PasswdEntry) -> User:

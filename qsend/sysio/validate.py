@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.model import Account
 from qsend.formats.control import parse_controls
+from qsend.formats.sqlcontrols import parse_sql
 from qsend.sysio import clock, sandbox
 from qsend.sysio.fork import fork_child
 from qsend.sysio.privilege import drop, harden
@@ -61,7 +62,7 @@ def _parse(files: Mapping[str, bytes], parser: Account, write: int) -> int:
     sandbox.apply("parser")
     faults: list[ConfigFault] = []
     try:
-        parse_controls(files)
+        parse_sql(files, parse_controls(files))
     except ConfigError as exc:
         faults = exc.faults[:_SHOWN_MAX]
     told = [[fault.file, fault.line, fault.problem] for fault in faults]

@@ -86,6 +86,7 @@ def plant(change: Callable[[Path], object], want: str) -> object:
     return pytest.param(change, want, id=want[:60])
 
 
+SQLSERVER = "server localhost\nlogin q\npassword secret\ndb qmail\n"
 PLANTED = [
     plant(
         lambda home: (home / "control/patrn").write_text("9\n"),
@@ -108,7 +109,7 @@ PLANTED = [
         "control/me: others than its owner may change it",
     ),
     plant(
-        lambda home: (home / "control/sqlserver").write_text("secret"),
+        lambda home: (home / "control/sqlserver").write_text(SQLSERVER),
         "control/sqlserver: holds a password; expected mode 0600",
     ),
     plant(

@@ -6,6 +6,7 @@ import pytest
 
 from qsend.core import family
 from qsend.formats.control import KNOWN, parse_controls
+from qsend.formats.sqlcontrols import SQL_FILES
 
 PLAN = family.plan(2)
 
@@ -20,7 +21,15 @@ def test_roles_are_forked_in_the_order_of_the_architecture() -> None:
     [
         (
             ["lspawn"],
-            ("enqueue", "clean", "classic-lspawn", "remote0", "remote1", "send"),
+            (
+                "enqueue",
+                "lookup",
+                "clean",
+                "classic-lspawn",
+                "remote0",
+                "remote1",
+                "send",
+            ),
         ),
         (
             ["rspawn"],
@@ -28,7 +37,14 @@ def test_roles_are_forked_in_the_order_of_the_architecture() -> None:
         ),
         (
             ["clean", "lspawn", "rspawn"],
-            ("enqueue", "classic-clean", "classic-lspawn", "classic-rspawn", "send"),
+            (
+                "enqueue",
+                "lookup",
+                "classic-clean",
+                "classic-lspawn",
+                "classic-rspawn",
+                "send",
+            ),
         ),
     ],
 )
@@ -83,12 +99,23 @@ def test_kind_and_peer_name() -> None:
 
 def test_every_control_file_is_known_to_somebody_and_to_no_stranger() -> None:
     known = frozenset[str]().union(*family.CONTROL_FILES.values())
-    assert known == KNOWN
+    assert known == KNOWN | SQL_FILES
+
+
+@pytest.mark.parametrize("role", PLAN.roles)
+def test_only_lookup_knows_the_database(role: str) -> None:
+    files = {"me": b"here", "sqlserver": b"password hunter2", "sqllog": b"1"}
+    seen = family.visible(role, files)
+    assert ("sqlserver" in seen) is (role == "lookup")
+    assert (b"hunter2" in b"".join(seen.values())) is (role == "lookup")
+    # send knows that there is one: it asks lookup then, and otherwise does not.
+    assert parse_controls(seen).has_sql is (role in ("lookup", "send"))
+    assert not parse_controls(family.visible(role, {"me": b"here"})).has_sql
 
 
 @pytest.mark.parametrize("role", PLAN.roles)
 def test_what_a_role_may_know_is_enough_to_parse(role: str) -> None:
-    files = {"locals": b"a.example\n", "sqlserver": b"secret", "unknown": b"x"}
+    files = {"locals": b"a.example\n", "unknown": b"x"}
     seen = family.visible(role, files)
     assert set(seen) == {"locals"}
     parse_controls(seen)

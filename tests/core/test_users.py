@@ -55,21 +55,6 @@ def test_passwd_candidates_of_the_longest_address_are_few() -> None:
     assert len(list(users.passwd_candidates(b"-" * 1002))) == users.NAME_MAX
 
 
-@pytest.mark.parametrize(
-    ("local", "want"),
-    [
-        (b"ann", (b"ann", b"", b"")),
-        (b"ann-X-y", (b"ann", b"-", b"X-y")),
-        (b"Ann", (b"ann", b"", b"")),
-        (b"anna", None),
-        (b"bob-ann", None),
-    ],
-)
-def test_own_candidate(local: bytes, want: tuple[bytes, bytes, bytes] | None) -> None:
-    found = users.own_candidate(local, b"Ann")
-    assert (found and (found.name, found.dash, found.ext)) == want
-
-
 def test_alias_user_takes_the_whole_local_part() -> None:
     user = users.alias_user(b"Bill-X", Account(uid=5, gid=6), b"/q/alias")
     assert (user.uid, user.gid, user.home) == (5, 6, b"/q/alias")

@@ -20,6 +20,7 @@ from qsend.procs import lookup
 from qsend.sysio.boot import Boot
 from qsend.sysio.endpoint import pair
 from qsend.sysio.fork import fork_child
+from qsend.sysio.lookupdesk import QUESTIONS_MAX
 from tests.localtree import (
     ALIAS,
     DEADLINE_S,
@@ -94,7 +95,7 @@ def running(home: Path) -> Iterator[Running]:
         sock.settimeout(DEADLINE_S)
     assert start.recv(100) == frames.frame(startwire.READY, b"")
     made = Running(home=home, pid=pid, start=start, asker=asker)
-    assert made.frame() == (frames.HELLO, frames.hello(lookup.QUESTIONS_MAX)[5:])
+    assert made.frame() == (frames.HELLO, frames.hello(QUESTIONS_MAX)[5:])
     try:
         yield made
     finally:

@@ -22,7 +22,7 @@ def test_children_are_forked_in_order_with_their_own_descriptors(tree: Opener) -
     socks = {boot["role"]: boot["socks"] for boot in boots}
     assert socks == {
         "enqueue": ["listen", "send", "start"],
-        "lookup": ["lspawn", "start"],
+        "lookup": ["listen", "lspawn", "start"],
         "clean": ["send", "start"],
         "lspawn": ["lookup", "send", "start"],
         "remote0": ["send", "start"],

@@ -51,17 +51,54 @@ def test_good_controls_reach_everybody_who_may_know_them(
     pids = made.up()
     (home / "control/timeoutremote").write_text("7\n")
     (home / "control/virtualdomains").write_text("v.example:joe\n")
-    (home / "control/sqlserver").write_text("secret\n")
+    secret = home / "control/sqlserver"
+    secret.write_text("server localhost\nlogin q\npassword = a#b\ndb qmail\n")
+    secret.chmod(0o600)
     os.kill(made.pid, signal.SIGHUP)
     told = by_role(made.wait("controls", 7))
     assert set(told) == set(ORDER)
     assert {event["generation"] for event in told.values()} == {2}
     assert told["clean"]["files"] == ["me"]
     assert told["remote0"]["files"] == ["me", "timeoutremote"]
-    assert told["send"]["files"] == ["me", "virtualdomains"]
+    assert told["send"]["files"] == [".sqlserver", "me", "virtualdomains"]
+    assert told["lookup"]["files"] == ["me", "sqlserver", "virtualdomains"]
     os.kill(pids["remote0"], signal.SIGKILL)
     [boot] = made.wait("boot", role="remote0")
     assert (boot["generation"], boot["limit"]) == (2, 7)
+
+
+BAD_SQL = [
+    (
+        "sqlserver",
+        "server a\nport 1\nsocket /s\n",
+        "control/sqlserver:0: no login line",
+    ),
+    ("sqlserver", "server a\nhost b\n", "control/sqlserver:2: expected one of"),
+    ("sqlqueries", "\nmailbox=DROP\n", "control/sqlqueries:2: mailbox is no SELECT"),
+    ("sqlminuid", "many\n", "control/sqlminuid:1: expected a number"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "fault"), BAD_SQL)
+def test_bad_words_of_the_database_are_told_by_file_and_line(
+    tree: Opener, home: Path, name: str, content: str, fault: str
+) -> None:
+    made = tree()
+    made.up()
+    (home / "control" / name).write_text(content)
+    os.kill(made.pid, signal.SIGHUP)
+    said = f"alert: unable to reread controls: {fault.replace(':0:', ':')}"
+    made.wait_log(said.encode())
+
+
+def test_a_readable_password_is_warned_of(tree: Opener, home: Path) -> None:
+    made = tree()
+    made.up()
+    secret = home / "control/sqlserver"
+    secret.write_text("server localhost\nlogin q\npassword p\ndb qmail\n")
+    secret.chmod(0o640)
+    os.kill(made.pid, signal.SIGHUP)
+    made.wait_log(b"warning: control/sqlserver holds a password and can be read")
 
 
 def test_bad_controls_change_nothing(tree: Opener, home: Path) -> None:

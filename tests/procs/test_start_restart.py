@@ -187,8 +187,8 @@ def test_classic_programs_are_given_to_send_and_replaced(
     program.write_text(CAT.format(log=log))
     program.chmod(0o755)
     made = tree(lspawn=str(program))
-    boots = by_role(made.wait("boot", 5))
-    assert "lookup" not in boots
+    boots = by_role(made.wait("boot", 6))
+    assert "lspawn" not in boots
     socks = boots["send"]["socks"]
     assert isinstance(socks, list)
     assert "classic-lspawn" in socks
@@ -208,7 +208,7 @@ def test_new_send_waits_for_the_classic_program_of_the_old(
     program.chmod(0o755)
     (home / "control/timeoutterm").write_text("0\n")
     made = tree(**{kind: str(program)}, pace=0.02)
-    pids = made.up({"clean": 6, "lspawn": 5, "rspawn": 5}[kind])
+    pids = made.up({"clean": 6, "lspawn": 6, "rspawn": 5}[kind])
     os.kill(pids["send"], signal.SIGKILL)
     made.wait_log(b"warning: qmail-%b does not end, killing it\n" % kind.encode())
     [boot] = made.wait("boot", role="send")
