@@ -23,22 +23,26 @@ LOGGER = (
 )
 
 
-def start(tree: Tree, *args: str, stderr: int = subprocess.STDOUT) -> None:
-    """As Tree.start, by bin/qmail-start."""
+def start_by(tree: Tree, command: Sequence[str], path: str = "/nonexistent") -> None:
+    """As Tree.start, by another command, which finds programs in `path` as well."""
     tree.kill(strays=False)
-    command: Sequence[str] = [str(tree.home / "bin/qmail-start"), *args]
     tree.process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=stderr,
+        stderr=subprocess.STDOUT,
         cwd="/tmp",
         start_new_session=True,
-        env={"PATH": f"/nonexistent:{os.environ['PATH']}", "TOKEN": "word"},
+        env={"PATH": f"{path}:{os.environ['PATH']}", "TOKEN": "word"},
         user=tree.uid,
         group=tree.uid,
         extra_groups=[],
     )
+
+
+def start(tree: Tree, *args: str) -> None:
+    """As Tree.start, by bin/qmail-start."""
+    start_by(tree, [str(tree.home / "bin/qmail-start"), *args])
 
 
 @pytest.mark.root
