@@ -122,6 +122,15 @@ def test_single_user_setup_belongs_to_the_caller_and_is_idempotent(
     assert snapshot(home) == first
 
 
+def test_every_program_is_installed_with_its_page(open_tmp: Path) -> None:
+    open_tmp.chmod(0o777)
+    home = open_tmp / "home"
+    assert as_user(lambda: setup(home)) == 0
+    programs = set(os.listdir(home / "bin"))
+    assert programs == set(launchers.PROGRAMS)
+    assert programs <= {page.stem for page in home.glob("man/man?/*.?")}
+
+
 def test_existing_files_are_never_changed(open_tmp: Path) -> None:
     open_tmp.chmod(0o777)
     home = open_tmp / "home"
@@ -255,7 +264,7 @@ def test_programs_of_another_mail_system_stay_beside_ours(
     queue.write_bytes(b"\x7fELF theirs")
     queue.chmod(0o4711)
     link.symlink_to("/nowhere/sendmail")
-    (home / "bin/qmail-pop3d").write_text("not ours")
+    (home / "bin/vdelivermail").write_text("not ours")
     for is_first in (True, False):
         assert setup(home) == 0
         said = "kept as bin/NAME.before-qsend: sendmail qmail-queue\n"
@@ -266,7 +275,7 @@ def test_programs_of_another_mail_system_stay_beside_ours(
         assert os.readlink(f"{link}.before-qsend") == "/nowhere/sendmail"
         assert queue.stat().st_mode & 0o7777 == 0o755
         assert not link.is_symlink()
-        assert (home / "bin/qmail-pop3d").read_text() == "not ours"
+        assert (home / "bin/vdelivermail").read_text() == "not ours"
 
 
 def test_python_with_a_long_path_is_started_by_a_shell(
