@@ -12,7 +12,7 @@ from __future__ import annotations
 import getopt
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from qsend.cli.options import teach, wants_help
 from qsend.core.errors import ConfigError, PermFail, QsendError
@@ -62,6 +62,7 @@ def _main(argv: Sequence[str]) -> int:
         return 100
     words = [os.fsencode(word) for word in operands]
     delivery = _delivery(words)
+    os.umask(0o077)
     try:
         settings = _settings(find_home(None, os.environ), words[7])
         if options and options[-1][0] == "-n":
@@ -108,9 +109,14 @@ def _settings(home: str, default_delivery: bytes) -> Settings:
 
 
 def _deliver(delivery: ChildDelivery, settings: Settings) -> int:
-    def inject(chunks: Iterable[bytes], sender: bytes, recips: Sequence[bytes]) -> int:
+    def inject(
+        chunks: Iterable[bytes],
+        sender: bytes,
+        recips: Sequence[bytes],
+        environ: Mapping[str, str],
+    ) -> int:
         home = find_home(None, os.environ)
-        return mailqueue.inject(home, chunks, sender, recips, os.environ)
+        return mailqueue.inject(home, chunks, sender, recips, environ)
 
     report = Deliverer(settings, inject).deliver(delivery, 0)
     _write(1 if report.letter is Letter.SUCCESS else 2, report.text)
@@ -131,7 +137,7 @@ def _list(delivery: ChildDelivery, settings: Settings) -> int:
 
 
 def _warn(text: str) -> None:
-    _write(2, b"warning: " + text.encode() + b"\n")
+    _write(2, text.encode() + b"\n")
 
 
 def _text(exc: QsendError) -> bytes:

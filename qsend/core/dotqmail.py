@@ -117,23 +117,21 @@ def parse(content: bytes, *, forward_only: bool) -> Iterator[Instruction]:
             forward_only = True
         instruction = _instruction(line, number == 0)
         if forward_only and isinstance(instruction, Maildir | Mbox | Program):
-            instruction = Refusal(_FORWARD_ONLY)
+            kind = "prog" if isinstance(instruction, Program) else "file"
+            instruction = Refusal(_FORWARD_ONLY.format(kind))
         if instruction is not None:
             yield instruction
         if isinstance(instruction, Refusal):
             return
 
 
-_FORWARD_ONLY = (
-    "The .qmail file is marked for forwarding only,"
-    " but delivers to a file or a program. (#4.7.0)"
-)
+_FORWARD_ONLY = "Uh-oh: .qmail has {} delivery but has x bit set. (#4.7.0)"
 
 
 def _instruction(line: bytes, is_first: bool) -> Instruction | None:
     match line[:1]:
         case b"":
-            blank = "The first line of the .qmail file is blank. (#4.2.1)"
+            blank = "Uh-oh: first line of .qmail file is blank. (#4.2.1)"
             return Refusal(blank) if is_first else None
         case b"#" | b"+":
             return None

@@ -41,31 +41,32 @@ class QueueExit(IntEnum):
     EXEC = 120
 
 
-_TEMPORARY = "trouble queueing the message (#4.3.0)"
-_PERMANENT = "the message cannot be queued (#5.3.0)"
+_TEMPORARY = "qq temporary problem (#4.3.0)"
+_PERMANENT = "qq permanent problem (#5.3.0)"
 _TEXTS: dict[int, str] = {
-    QueueExit.TOO_LONG: "an envelope address is too long (#5.1.3)",
-    QueueExit.TOO_LONG_OLD: "an envelope address is too long (#5.1.3)",
-    QueueExit.REFUSED: "the mail server refuses this message (#5.3.0)",
-    QueueExit.MEMORY: "out of memory while queueing (#4.3.0)",
-    QueueExit.TIMEOUT: "queueing took too long (#4.3.0)",
-    QueueExit.WRITE: "write error or disk full while queueing (#4.3.0)",
-    QueueExit.READ: "read error while queueing (#4.3.0)",
-    QueueExit.CONFIG: "unable to read the queueing configuration (#4.3.0)",
-    QueueExit.NETWORK: "unable to open a network connection (#4.3.0)",
-    QueueExit.HOME: "trouble with the home directory (#4.3.0)",
-    QueueExit.QUEUE: "trouble with the queue directory (#4.3.0)",
-    QueueExit.PID: "trouble creating files in the queue (#4.3.0)",
-    QueueExit.MESS: "trouble creating files in the queue (#4.3.0)",
-    QueueExit.INTD: "trouble creating files in the queue (#4.3.0)",
-    QueueExit.TODO: "trouble creating files in the queue (#4.3.0)",
-    QueueExit.BUSY: "the mail server refuses messages for now (#4.3.0)",
-    QueueExit.CONNECT_TIMEOUT: "connecting to the mail server timed out (#4.4.1)",
-    QueueExit.CONNECT_REFUSED: "the mail server refused the connection (#4.4.1)",
-    QueueExit.CONNECTION_LOST: "the connection to the mail server broke (#4.4.2)",
-    QueueExit.BUG: "internal bug while queueing (#4.3.0)",
-    QueueExit.FORMAT: "internal bug while queueing (#4.3.0)",
-    QueueExit.EXEC: "unable to run the queueing program (#4.3.0)",
+    -1: "qq crashed (#4.3.0)",
+    QueueExit.TOO_LONG: "envelope address too long for qq (#5.1.3)",
+    QueueExit.TOO_LONG_OLD: "envelope address too long for qq (#5.1.3)",
+    QueueExit.REFUSED: "mail server permanently rejected message (#5.3.0)",
+    QueueExit.MEMORY: "qq out of memory (#4.3.0)",
+    QueueExit.TIMEOUT: "qq timeout (#4.3.0)",
+    QueueExit.WRITE: "qq write error or disk full (#4.3.0)",
+    QueueExit.READ: "qq read error (#4.3.0)",
+    QueueExit.CONFIG: "qq unable to read configuration (#4.3.0)",
+    QueueExit.NETWORK: "qq trouble making network connection (#4.3.0)",
+    QueueExit.HOME: "qq trouble in home directory (#4.3.0)",
+    QueueExit.QUEUE: "qq trouble creating files in queue (#4.3.0)",
+    QueueExit.PID: "qq trouble creating files in queue (#4.3.0)",
+    QueueExit.MESS: "qq trouble creating files in queue (#4.3.0)",
+    QueueExit.INTD: "qq trouble creating files in queue (#4.3.0)",
+    QueueExit.TODO: "qq trouble creating files in queue (#4.3.0)",
+    QueueExit.BUSY: "mail server temporarily rejected message (#4.3.0)",
+    QueueExit.CONNECT_TIMEOUT: "connection to mail server timed out (#4.4.1)",
+    QueueExit.CONNECT_REFUSED: "connection to mail server rejected (#4.4.1)",
+    QueueExit.CONNECTION_LOST: "communication with mail server failed (#4.4.2)",
+    QueueExit.BUG: "qq internal bug (#4.3.0)",
+    QueueExit.FORMAT: "qq internal bug (#4.3.0)",
+    QueueExit.EXEC: "unable to exec qq (#4.3.0)",
 }
 _PERMANENT_CODES = range(11, 41)
 
@@ -75,7 +76,7 @@ def explain(code: int, custom: bytes = b"") -> tuple[Letter, str]:
 
     Args:
         code: 0 to 255; a caller that met a write error of its own passes
-            QueueExit.READ for 0; death by a signal is any temporary code (-1).
+            QueueExit.READ for 0; death by a signal is -1.
         custom: what the program wrote to its descriptor 6; used with code 82
             when it says more than two bytes and starts with D or Z.
     Returns: the letter and the text behind it; (SUCCESS, "") for 0.

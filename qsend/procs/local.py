@@ -51,12 +51,14 @@ class Local:
 
     def __init__(self, boot: ChildBoot, environ: Mapping[bytes, bytes]) -> None:
         base = program_base(boot.home, environ)
-        inject_environ = {os.fsdecode(k): os.fsdecode(v) for k, v in base.items()}
 
         def inject(
-            chunks: Iterable[bytes], sender: bytes, recips: Sequence[bytes]
+            chunks: Iterable[bytes],
+            sender: bytes,
+            recips: Sequence[bytes],
+            environ: Mapping[str, str],
         ) -> int:
-            return mailqueue.inject(boot.home, chunks, sender, recips, inject_environ)
+            return mailqueue.inject(boot.home, chunks, sender, recips, environ)
 
         settings = Settings(
             patrn=boot.controls.patrn,

@@ -206,7 +206,7 @@ class Dns:
             ]
         if reason is not None:
             raise _no_answer(name, reason)
-        raise PermFail(f"The DNS knows no host called {shown(name)}. (#5.1.2)")
+        raise PermFail(f"Sorry, I couldn't find any host named {shown(name)}. (#5.1.2)")
 
     async def _addresses(self, name: bytes) -> tuple[list[str], str | None]:
         """(addresses of a name, what the trouble was or None).

@@ -61,16 +61,15 @@ def open_home(user: User, patrn: int, warn: Callable[[str], None] | None = None)
     try:
         fd = os.open(user.home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as exc:
-        raise TempFail(
-            f"Unable to enter the home directory: {exc.strerror}. (#4.3.0)"
-        ) from exc
+        home = os.fsdecode(user.home)
+        raise TempFail(f"Unable to switch to {home}: {exc.strerror}. (#4.3.0)") from exc
     try:
         # By name, not fstat: this also proves that the home may be entered.
         _check_home(os.stat(b".", dir_fd=fd), user, patrn, warn)
     except OSError as exc:
         os.close(fd)
         raise TempFail(
-            f"Unable to look at the home directory: {exc.strerror}. (#4.3.0)"
+            f"Unable to stat home directory: {exc.strerror}. (#4.3.0)"
         ) from exc
     except TempFail:
         os.close(fd)
@@ -87,11 +86,11 @@ def _check_home(
     if not _is_owned(status, user):
         raise TempFail("The home directory belongs to another user. (#4.3.0)")
     if status.st_mode & patrn:
-        raise TempFail("The home directory is writable by others. (#4.7.0)")
+        raise TempFail("Uh-oh: home directory is writable. (#4.7.0)")
     if status.st_mode & stat.S_ISVTX:
         if warn is None:
             raise TempFail(_STICKY)
-        warn(_STICKY)
+        warn("Warning: home directory is sticky.")
 
 
 def _is_owned(status: os.stat_result, user: User) -> bool:
@@ -106,7 +105,7 @@ def _is_owned(status: os.stat_result, user: User) -> bool:
             assert_never(user.ownership)
 
 
-_STICKY = "The home directory is sticky: the user is editing. (#4.2.1)"
+_STICKY = "Home directory is sticky: user is editing his .qmail file. (#4.2.1)"
 
 
 def choose(home_fd: int, dash: bytes, ext: bytes, patrn: int) -> Chosen:
@@ -122,7 +121,7 @@ def choose(home_fd: int, dash: bytes, ext: bytes, patrn: int) -> Chosen:
         if chosen is not None:
             return chosen
     if dash:
-        raise PermFail("Sorry, there is no mailbox by that name. (#5.1.1)")
+        raise PermFail("Sorry, no mailbox here by that name. (#5.1.1)")
     return Chosen(content=b"", default=None, forward_only=False)
 
 
@@ -140,8 +139,7 @@ def _try(home_fd: int, candidate: Candidate, patrn: int) -> Chosen | None:
         if not stat.S_ISREG(status.st_mode):
             return None
         if status.st_mode & patrn:
-            name = os.fsdecode(candidate.name)
-            raise TempFail(f"{name} is writable by others. (#4.7.0)")
+            raise TempFail("Uh-oh: .qmail file is writable. (#4.7.0)")
         return Chosen(
             content=_read(fd, candidate.name),
             default=candidate.default,
@@ -163,7 +161,7 @@ def _read(fd: int, name: bytes) -> bytes:
 
 
 def _unreadable(name: bytes, exc: OSError) -> TempFail:
-    return TempFail(f"Unable to read {os.fsdecode(name)}: {exc.strerror}. (#4.3.0)")
+    return TempFail(f"Unable to open {os.fsdecode(name)}: {exc.strerror}. (#4.3.0)")
 
 
 def find_owner(home_fd: int, dash: bytes, ext: bytes) -> Owner:

@@ -36,8 +36,9 @@ from qsend.sysio.maildir import Maildirs
 from qsend.sysio.mbox import Mboxes
 from qsend.sysio.messagefile import MessageFile, check_loop
 
-Inject = Callable[[Iterable[bytes], bytes, Sequence[bytes]], int]
-"""(message pieces, sender, recipients) -> qp of the queued message."""
+Inject = Callable[[Iterable[bytes], bytes, Sequence[bytes], Mapping[str, str]], int]
+"""(message pieces, sender, recipients, environment that programs get) -> qp of the
+queued message. Its TempFail and PermFail say why in a few words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,8 +235,14 @@ class Deliverer:
 
     def _forward(self, run: _Run, recips: Sequence[bytes]) -> int:
         dtline = localenv.delivered_to(run.delivery.local, run.delivery.domain)
+        pieces = _pieces(dtline, run.message)
+        # A program that queues instead of qmail-queue may look at SENDER and such.
+        environ = {os.fsdecode(k): os.fsdecode(v) for k, v in run.environ.items()}
         with self._no_stop():
-            return self._inject(_pieces(dtline, run.message), run.new_sender, recips)
+            try:
+                return self._inject(pieces, run.new_sender, recips, environ)
+            except (PermFail, TempFail) as exc:
+                raise type(exc)(f"Unable to forward message: {exc}.") from exc
 
     @contextmanager
     def _no_stop(self) -> Iterator[None]:

@@ -79,7 +79,7 @@ def inject(
         except QueueStopped as exc:
             code = exc.code
     _check(code)
-    raise TempFail("trouble queueing the message (#4.3.0)")
+    raise TempFail("qq temporary problem (#4.3.0)")
 
 
 def _classic_program(home: str) -> str | None:

@@ -118,6 +118,7 @@ def test_qmail_local_exit_99_still_forwards_what_came_before(place: Place) -> No
     assert out.startswith(b"did 0+1+1\nqp ")
     assert (place.tmp / "taken").read_bytes() == b"Delivered-To: joe@h.org\n" + MESSAGE
     assert (place.tmp / "env").read_bytes() == b"Fs@t\0Tx@y\0\0"
+    assert (place.tmp / "env").stat().st_mode & 0o777 == 0o600
     assert not (place.home / "Mailbox").exists()
 
 
@@ -177,7 +178,7 @@ def test_qmail_local_n_lists_and_does_nothing(place: Place) -> None:
         b"maildir ./Maildir/\nmbox ./Mailbox\nprogram rm -rf x\n"
         b"forward a@b\nforward c@d\ndid 2+2+1\n"
     )
-    assert err.startswith(b"warning: ")
+    assert err == b"Warning: home directory is sticky.\n"
     assert not (place.home / "Mailbox").exists()
     assert place.run("-n", "-N")[0] == 111  # the last one counts: sticky refused
 

@@ -86,11 +86,9 @@ def test_candidates_never_leave_the_home(dash: bytes, ext: bytes) -> None:
         assert b".." not in candidate.name
 
 
-FORWARD_ONLY = Refusal(
-    "The .qmail file is marked for forwarding only,"
-    " but delivers to a file or a program. (#4.7.0)"
-)
-BLANK = Refusal("The first line of the .qmail file is blank. (#4.2.1)")
+NO_FILE = Refusal("Uh-oh: .qmail has file delivery but has x bit set. (#4.7.0)")
+NO_PROGRAM = Refusal("Uh-oh: .qmail has prog delivery but has x bit set. (#4.7.0)")
+BLANK = Refusal("Uh-oh: first line of .qmail file is blank. (#4.2.1)")
 NUL = Refusal("The .qmail file has a line with a NUL byte. (#4.2.1)")
 
 PARSED: list[tuple[bytes, bool, list[Instruction]]] = [
@@ -108,13 +106,13 @@ PARSED: list[tuple[bytes, bool, list[Instruction]]] = [
     (b"", False, [BLANK]),
     (b" \t\n./M\n", False, [BLANK]),
     (b"#\n\n\n./M\n", False, [Mbox(b"./M")]),
-    (b"+list\na@b\n./M\nc@d\n", False, [Forward(b"a@b"), FORWARD_ONLY]),
+    (b"+list\na@b\n./M\nc@d\n", False, [Forward(b"a@b"), NO_FILE]),
     (b"./M\n+list\na@b\n", False, [Mbox(b"./M"), Forward(b"a@b")]),
-    (b"+list \n|x\n", False, [FORWARD_ONLY]),
+    (b"+list \n|x\n", False, [NO_PROGRAM]),
     (b"+lists\n+\n+List\n|x\n", False, [Program(b"x")]),
-    (b"a@b\n./M\n", True, [Forward(b"a@b"), FORWARD_ONLY]),
-    (b"|x\n", True, [FORWARD_ONLY]),
-    (b"./M/\n", True, [FORWARD_ONLY]),
+    (b"a@b\n./M\n", True, [Forward(b"a@b"), NO_FILE]),
+    (b"|x\n", True, [NO_PROGRAM]),
+    (b"./M/\n", True, [NO_FILE]),
     (b"a@b\n|echo \0x\n", False, [Forward(b"a@b"), NUL]),
     (b"#a\0b\nx@y\n", False, [Forward(b"x@y")]),
     (b"a@b\r\n", False, [Forward(b"a@b\r")]),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,10 +24,16 @@ class Queue:
     def __init__(self) -> None:
         self.taken: list[tuple[bytes, bytes, list[bytes]]] = []
         self.error: QsendError | None = None
+        self.environ: Mapping[str, str] = {}
 
     def inject(
-        self, chunks: Iterable[bytes], sender: bytes, recips: Sequence[bytes]
+        self,
+        chunks: Iterable[bytes],
+        sender: bytes,
+        recips: Sequence[bytes],
+        environ: Mapping[str, str],
     ) -> int:
+        self.environ = environ
         if self.error is not None:
             raise self.error
         self.taken.append((b"".join(chunks), sender, list(recips)))
@@ -236,7 +242,10 @@ def test_delivery_queue_trouble_is_reported(
     place.queue.error = error
     report = place.deliver()
     assert report.letter is letter
-    assert report.text == str(error).encode() + b"\n"
+    assert report.text == b"Unable to forward message: %b.\n" % str(error).encode()
+    # A program that queues instead of qmail-queue is told what others are told.
+    assert place.queue.environ["DTLINE"] == DTLINE.decode()
+    assert place.queue.environ["PATH"] == "/usr/bin:/bin"
 
 
 def test_delivery_home_trouble_comes_before_everything(place: Place) -> None:
@@ -250,7 +259,7 @@ def test_settle_waits_for_forwards_and_starts_nothing_more(place: Place) -> None
     reached, go = threading.Event(), threading.Event()
     reports: list[Report] = []
 
-    def slow(chunks: Iterable[bytes], sender: bytes, recips: Sequence[bytes]) -> int:
+    def slow(*_: object) -> int:
         reached.set()
         assert go.wait(10)
         return 1

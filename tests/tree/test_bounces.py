@@ -19,7 +19,7 @@ from tests.tree.harness import Tree, first_dues, until
 
 MESSAGE = b"Subject: lost\n\nbody without end"
 DATE = rb"\d\d? [A-Z][a-z][a-z] 20\d\d \d\d:\d\d:\d\d -0000"
-NO_MAILBOX = b"Sorry, there is no mailbox by that name. (#5.1.1)\n"
+NO_MAILBOX = b"Sorry, no mailbox here by that name. (#5.1.1)\n"
 SINGLE = (
     b"Hi. This is the qmail-send program at here.example.\n"
     b"Your message could not be delivered to the addresses below.\n"

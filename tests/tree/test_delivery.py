@@ -17,7 +17,7 @@ from tests.tree.harness import Tree
 
 HARD = (100, 64, 65, 70, 76, 77, 78, 112)
 SOFT = (111, 1, 2, 63, 98, 101, 127, 255)
-NO_MAILBOX = b"there_is_no_mailbox_by_that_name._(#5.1.1)"
+NO_MAILBOX = b"no_mailbox_here_by_that_name._(#5.1.1)"
 MESSAGE = b"Subject: one\n\nFrom here\n>From there\nlast line without end"
 
 

@@ -83,7 +83,7 @@ def test_message_of_all_kinds_of_ends_line_by_line(tree: Tree) -> None:
     assert {started[delid]: text for delid, text in said.items()} == {
         b"local later@here.example": b"deferral: ",
         b"local c@here.example": (
-            b"failure: Sorry,_there_is_no_mailbox_by_that_name._(#5.1.1)/"
+            b"failure: Sorry,_no_mailbox_here_by_that_name._(#5.1.1)/"
         ),
         b"remote a@x.example": (
             b"success: %b_accepted_message./Remote_host_said:_250_ok/" % host

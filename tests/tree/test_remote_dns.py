@@ -334,7 +334,9 @@ plain25.test:relay.test
             got = {recip for mail in sink.mails for recip in mail.recips}
             assert got == {r for r, (where, _) in wanted.items() if where == name}
         bad, soft = made.send(b"r@bad-name.test", b"r@soft-name.test")
-        assert bad.startswith(b"failure: The_DNS_knows_no_host_called_nothing.test")
+        assert bad.startswith(
+            b"failure: Sorry,_I_couldn't_find_any_host_named_nothing.test"
+        )
         assert soft.endswith(b"_host.broken.example:_SERVFAIL._(#4.1.2)/")
 
 
