@@ -87,6 +87,7 @@ class MariaDb:
         """It keeps its connections, and answers nothing."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def resume(self) -> None:
         """The end of `pause`."""
