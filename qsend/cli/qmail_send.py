@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from qsend.cli.options import teach, wants_help
 from qsend.core.errors import ConfigError, Fatal, TempFail
 from qsend.formats.sendcontrols import bounce_identity
-from qsend.procs.send import CLASSIC, Send
+from qsend.procs.send import Send
 from qsend.sysio import endpoint, privilege
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.boot import Boot
@@ -30,6 +30,7 @@ from qsend.sysio.logsink import LogSink
 from qsend.sysio.lonestart import LoneStart, first_controls
 from qsend.sysio.programbouncer import ProgramBouncer
 from qsend.sysio.runlock import lock_queue
+from qsend.sysio.spawners import CLASSIC
 from qsend.sysio.wire import Wire
 
 _HELP = """\

@@ -39,7 +39,6 @@ from qsend.formats.sendcontrols import bounce_identity, routing, settings
 from qsend.sysio import clock, privilege, sandbox, schedule
 from qsend.sysio.boot import Boot
 from qsend.sysio.bouncer import Bouncer
-from qsend.sysio.classiclines import ClassicSpawnLine
 from qsend.sysio.cleanline import ClassicCleanLine, CleanLine
 from qsend.sysio.controlserver import ControlServer
 from qsend.sysio.endpoint import Descriptors, Endpoint
@@ -51,7 +50,7 @@ from qsend.sysio.loader import Loader
 from qsend.sysio.logsink import LogSink
 from qsend.sysio.loop import READ, Loop, Timer
 from qsend.sysio.parent import Parent
-from qsend.sysio.spawnlines import CHECK_S, LocalLine, RemoteLines, SpawnLine
+from qsend.sysio.spawners import CLASSIC, Spawners
 from qsend.sysio.starter import Starter
 from qsend.sysio.sweeper import Sweeper
 from qsend.sysio.syncer import Syncer
@@ -62,7 +61,6 @@ RESCAN_S = 1500.0
 """todo/ is read this often without being told (qmail-send.c SLEEP_TODO)."""
 TRIGGER_PAUSE_S = 0.1
 """Least time between two scans after triggers."""
-CLASSIC = ("classic-lspawn", "classic-rspawn")
 
 
 def main(boot: Boot) -> int:
@@ -99,9 +97,13 @@ class Send:
             self.loop, boot.controls.durability, [self.queue.dir_fd("info/0")]
         )
         self.holds = HoldFile(f"{boot.home}/run/send/holds")
-        self.local = LocalLine()
-        self.lspawn: SpawnLine | None = None
-        self.remote = RemoteLines(lambda: self.parent.ask(startwire.ASK_ISOLATED))
+        self.spawners = Spawners(
+            self.loop,
+            self.manager,
+            self._report,
+            self.spawner_lost,
+            lambda: self._ask(startwire.ASK_ISOLATED),
+        )
         self.bouncer = Bouncer(
             self.queue, lambda: bounce_identity(self.controls), log.say
         )
@@ -119,7 +121,12 @@ class Send:
             self.queue, self.syncer, self.manager, routing(boot.controls), log.say
         )
         self.starter = Starter(
-            self.queue, self.loader, self.manager, self.local, self.remote, log.say
+            self.queue,
+            self.loader,
+            self.manager,
+            self.spawners.local,
+            self.spawners.remote,
+            log.say,
         )
         self.sweeper = Sweeper(
             self.loop,
@@ -181,12 +188,12 @@ class Send:
             self._attach(name, sock)
         for name in CLASSIC:
             if name in self.wires:
-                self._attach_classic(name, self.wires[name])
+                self.spawners.attach_classic(name, self.wires[name])
         schedule.load(self.queue, self.manager, clock.now())
         self.loop.register(self.trigger.fileno(), READ, self._triggered)
         self._scan()
         self.sweeper.start()
-        self.loop.call_later(CHECK_S, self._check_silence)
+        self.spawners.check_silence(self._kill_silent)
         self.loop.at_turn_end(self._work)
         self.parent.ready()
         self.loop.run()
@@ -206,7 +213,7 @@ class Send:
             for action in actions:
                 self._do(action)
             self.manager.fill(now, now_mono)
-        self.remote.pump_suspects()
+        self.spawners.remote.pump_suspects()
         self.bouncer.push()
         self._say_status()
         self.sink.flush()
@@ -231,15 +238,16 @@ class Send:
             case SaveHolds():
                 self._save_holds()
             case ForgetSilence():
-                self.remote.forget_silence()
+                self.spawners.remote.forget_silence()
 
     def _say_status(self) -> None:
-        running, limits = self.manager.attempts.running, self.manager.settings.limits
+        running = self.manager.attempts.running
+        local, remote = self.spawners.limits()
         line = logline.status(
             running[Channel.LOCAL],
-            limits[Channel.LOCAL],
+            local,
             running[Channel.REMOTE],
-            limits[Channel.REMOTE],
+            remote,
             exiting=self.manager.exiting,
         )
         if line != self._status:
@@ -336,61 +344,17 @@ class Send:
             endpoint = Endpoint(self.loop, sock, self._from_enqueue, self._enqueue_lost)
             self.bouncer.attach(endpoint)
             self._scan()
-        elif name in CLASSIC:
-            self._attach_classic(name, Wire.of_socket(sock))
         else:
-            line = SpawnLine(
-                self.loop,
-                sock,
-                name,
-                self._report,
-                self.spawner_lost,
-                self._note_channels,
-            )
-            if name == "lspawn":
-                self.lspawn = line
-                self.local.attach(line)
-            else:
-                self.remote.attach(line)
-
-    def _attach_classic(self, name: str, wire: Wire) -> None:
-        line = ClassicSpawnLine(
-            self.loop,
-            wire,
-            name,
-            self._report,
-            self.spawner_lost,
-            self._note_channels,
-        )
-        if name == CLASSIC[0]:
-            self.local.attach(line)
-        else:
-            self.remote.classic = line
+            self.spawners.attach(name, sock)
 
     def spawner_lost(self, name: str, reason: str) -> None:
         """Go on without it; start brings another."""
         if not self.manager.exiting and name != "isolated":
             self.sink.warning(f"lost {name}: {reason}")
-        if name in ("lspawn", CLASSIC[0]):
-            self.lspawn = None
-            self.local.attach(None)
-        elif name == CLASSIC[1]:
-            self.remote.classic = None
-        else:
-            self.remote.detach(name)
-        self._note_channels()
 
-    def _check_silence(self) -> None:
-        """Have start kill who holds deliveries and does not answer."""
-        for line in (*self.remote, self.lspawn):
-            if line is not None and line.is_silent():
-                self.sink.warning(f"{line.name} does not answer; it will be killed")
-                self._ask(startwire.ASK_KILL + line.name.encode())
-        self.loop.call_later(CHECK_S, self._check_silence)
-
-    def _note_channels(self) -> None:
-        self.manager.set_capacity(Channel.LOCAL, self.local.slots)
-        self.manager.set_capacity(Channel.REMOTE, self.remote.slots)
+    def _kill_silent(self, name: str) -> None:
+        self.sink.warning(f"{name} does not answer; it will be killed")
+        self._ask(startwire.ASK_KILL + name.encode())
 
     def _from_enqueue(self, kind: bytes, body: bytes, _fds: Descriptors) -> None:
         if kind == injection.QUEUED:
