@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.cli.recorder import Outcome, Recorder
 from tests.smtppeer import LOCKSTEP, Odd, Peer
 
 OWNER = 64321
+GUIDE = Path(__file__).parents[2] / "docs/SERIALMAIL.md"
 POSTED = "Return-Path: <s@x>\nDelivered-To: {prefix}r@{name}\nSubject: x\n\n{name}\n"
 
 
@@ -256,6 +258,16 @@ def test_own_name_is_needed(place: Place) -> None:
     assert b"neither control/helohost nor control/me" in done.stderr
     place.recorder.control("helohost", "helo.example")
     assert place.push().code == 0
+
+
+def test_commands_of_cron_and_systemd_are_right(place: Place) -> None:
+    commands = re.findall(
+        r"/var/qmail/bin/maildirpush ([-\w ]*)/home/serialmail\b", GUIDE.read_text()
+    )
+    assert len(commands) == 2
+    for options in commands:
+        place.directory(f"a{options.strip()}.example", "127.0.0.1:1\n", 0)
+        assert place.run(*options.split(), str(place.base)).code == 0
 
 
 @pytest.mark.parametrize(

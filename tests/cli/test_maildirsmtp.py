@@ -77,6 +77,17 @@ def test_all_messages_go_over_one_connection(place: Place, script: Script) -> No
     )
 
 
+@pytest.mark.slow
+def test_thousands_of_messages_go_over_one_connection(place: Place) -> None:
+    for at in range(2500):
+        place.message(f"m{at:04}", 3000 - at)
+    with Peer(PIPELINED) as peer:
+        done = place.run(peer.port)
+        assert (done.code, place.left, len(peer.served)) == (0, [], 1)
+        subjects = [content.split(b"\r\n")[0] for content in peer.contents]
+    assert subjects == [b"Subject: m%04d" % at for at in range(2500)]
+
+
 def test_empty_maildir_connects_nowhere(place: Place) -> None:
     place.message("other", recip="other-r@y")
     with Peer(LOCKSTEP) as peer:
