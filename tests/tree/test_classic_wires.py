@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from pwd import getpwnam
 
 import psutil
 import pytest
 
-from qsend.core.model import Channel, MessId
+from qsend.core.model import MessId
 from qsend.formats import paths
-from qsend.formats.classic import CleanCommand, CleanOp, render_clean
-from qsend.sysio import clock
+from qsend.formats.classic import (
+    CleanCommand,
+    CleanOp,
+    render_clean,
+)
 from tests.classicpeer import DEADLINE_S, FakeSend
 from tests.smtppeer import LOCKSTEP, Peer, Script
 from tests.tree.classicqueue import LOCAL, REMOTE, ClassicQueue
 from tests.tree.harness import Tree, until
+from tests.tree.outcomes import contents, hosts, retry, trouble
 
 KINDS = ("lspawn", "rspawn", "clean")
 BODY = b"Subject: test\n\nbody\n"
@@ -48,38 +51,6 @@ def find(tree: Tree, kind: str) -> psutil.Process:
     until(lambda: bool(running()))
     [found] = running()
     return found
-
-
-@contextmanager
-def hosts(tree: Tree, **scripts: Script) -> Iterator[dict[str, Peer]]:
-    """A peer for each name; mail for NAME.example goes to it."""
-    with ExitStack() as stack:
-        peers = {
-            name: stack.enter_context(Peer({**LOCKSTEP, **script}))
-            for name, script in scripts.items()
-        }
-        lines = (f"{name}.example:127.0.0.1:{p.port}\n" for name, p in peers.items())
-        tree.control("smtproutes", "".join(lines))
-        yield peers
-
-
-def contents(tree: Tree, name: str) -> list[bytes]:
-    return [path.read_bytes() for path in (tree.home / f"alias/{name}/new").iterdir()]
-
-
-def retry(tree: Tree, *channels: Channel) -> None:
-    """ALRM, once the only message waits for its next attempt on these channels."""
-    messid = MessId(int(re.findall(rb"new msg (\d+)\n", tree.log)[-1]))
-    files = [tree.home / "queue" / paths.recips(each, messid) for each in channels]
-    soon = clock.now() + 60
-    until(lambda: all(f.exists() and f.stat().st_mtime > soon for f in files))
-    tree.signal(signal.SIGALRM)
-
-
-def trouble(tree: Tree) -> list[bytes]:
-    """Lines of the log that tell of more than mail."""
-    marks = (b"alert", b"warning")
-    return [each for each in tree.log.splitlines() if each.startswith(marks)]
 
 
 class Gate:
@@ -195,6 +166,15 @@ def test_classic_programs_run_as_qmail_start_runs_them(tree: Tree) -> None:
         assert set(process.environ()) == {"PATH", "QSEND_HOME"}
         if kind == "lspawn":
             assert process.cmdline()[-1] == "./Mailbox"
+    assert tree.stop() == 0
+
+
+def test_status_line_names_what_classic_spawners_take(user_tree: Tree) -> None:
+    tree = user_tree
+    tree.control("concurrencylocal", "500\n")
+    tree.control("concurrencyremote", "30\n")
+    tree.start(*classic(tree, "lspawn", "rspawn"))
+    tree.wait_for(rb"status: local 0/255 remote 0/30\n")
     assert tree.stop() == 0
 
 
