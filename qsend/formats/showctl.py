@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from qsend.core.errors import ConfigError
-from qsend.formats.control import KNOWN, lines, one_line, parse_controls
+from qsend.core.errors import ConfigError, ConfigFault
+from qsend.formats.control import KNOWN, Controls, lines, one_line, parse_controls
+from qsend.formats.sqlcontrols import SQL_FILES, parse_sql
+from qsend.formats.sqlserver import parse_sqlserver
 
 OOPS = "Oops! Trouble reading this file."
 _PRINTABLE = bytes(byte if 32 <= byte <= 126 else ord("?") for byte in range(256))
@@ -107,6 +109,26 @@ def _more_hosts_cdb(facts: Facts, name: str) -> Iterator[str]:
         yield "Modified recently enough; hopefully up to date."
 
 
+def _database(facts: Facts, name: str) -> Iterator[str]:
+    """Servers and database; the password stays where it is."""
+    content = facts.files.get(name)
+    if content is None:
+        yield "(Default.) No database."
+        return
+    yield ""
+    for server in parse_sqlserver(content):
+        place = server.socket or server.host
+        yield f"Database server: {shown(f'{place}, database {server.db}'.encode())}."
+
+
+def _certificate(facts: Facts, name: str) -> Iterator[str]:
+    """Nothing of it: it has a private key."""
+    if name in facts.files:
+        yield "There is a certificate for TLS."
+    else:
+        yield "(Default.) No TLS."
+
+
 TABLE: Mapping[str, Sentences] = {
     "badmailfrom": several(
         "Any MAIL FROM is allowed.", "", " not accepted in MAIL FROM."
@@ -160,6 +182,20 @@ TABLE: Mapping[str, Sentences] = {
                            " bytes free"),
     "resolvers": several("The system's DNS servers are asked.", "DNS server: ", "."),
     "timeoutterm": number(60, "Deliveries under way get ", " seconds at the end"),
+    "sqlserver": _database,
+    "sqlqueries": several("The database is asked as qsend does.", "Query: ", ""),
+    "sqlminuid": number(100, "Mailboxes of the database have uids from ", " up"),
+    "magicforwarding": number(0, "The user forward sends on (1), or not (0): "),
+    "sqlpatterns": number(0, "Virtual users are patterns (1), or not (0): "),
+    "sqlblankalias": number(1, "A blank alias takes all others (1), or not (0): "),
+    "sqllog": number(0, "Queries are logged (1), or not (0): "),
+    "pop3listen": several("No POP3 service.", "POP3 at ", "."),
+    "servercert.pem": _certificate,
+    "timeoutpop3d": number(1200, "A silent POP3 client is kept for ", " seconds"),
+    "concurrencypop3d": number(200, "POP3 sessions at once: "),
+    "concurrencypop3dperip": number(20, "POP3 sessions at once of one address: "),
+    "systemlogins": number(0, "System accounts may log in (1), or not (0): "),
+    "loglogins": number(1, "Logins are logged (1), or not (0): "),
 }  # fmt: skip
 """Name to sentences, in the order of qmail-showctl."""
 
@@ -191,18 +227,23 @@ def _problems(files: Mapping[str, bytes | None]) -> dict[str, str]:
     known = {
         name: content
         for name, content in files.items()
-        if name in KNOWN and content is not None
+        if name in KNOWN | SQL_FILES and content is not None
     }
-    try:
-        parse_controls({"locals": b"", **known})
-    except ConfigError as exc:
-        return {
-            fault.file.removeprefix("control/"): (
-                f"Line {fault.line}: {fault.problem}; qsend does not start with this."
-            )
-            for fault in exc.faults
-        }
-    return {}
+    faults = []
+    for parse in (
+        lambda: parse_controls({"locals": b"", **known}),
+        lambda: parse_sql(known, Controls()),
+    ):
+        try:
+            parse()
+        except ConfigError as exc:
+            faults += exc.faults
+    return {fault.file.removeprefix("control/"): _oops(fault) for fault in faults}
+
+
+def _oops(fault: ConfigFault) -> str:
+    line = f"Line {fault.line}: " if fault.line else ""
+    return f"{line}{fault.problem}; qsend does not start with this."
 
 
 def _digits(line: bytes) -> bytes:
