@@ -8,6 +8,9 @@ from pwd import getpwnam
 
 from tests.tree.harness import Tree
 
+UNKNOWN_UID = 64520
+"""The first of those that no account of the machine has."""
+
 
 class Home:
     """A directory of one uid and gid, with or without an account of that number."""
@@ -59,3 +62,17 @@ def assign(tree: Tree, *lines: str) -> None:
     path.write_text("".join(f"{line}\n" for line in (*lines, ".")))
     done = tree.program("qmail-newu")
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def make_users(tree: Tree, base: Path, *names: str) -> dict[str, Home]:
+    """Users that only users/assign knows, each with a Maildir in a home below base."""
+    homes = {}
+    lines = []
+    for number, name in enumerate(names, UNKNOWN_UID):
+        made = homes[name] = Home(base / f"home-{name}", number, number)
+        made.make()
+        made.maildir(tree)
+        line = f"{name}:{number}:{number}:{made.home}"
+        lines += [f"={name}:{line}:::", f"+{name}-:{line}:-::"]
+    assign(tree, *lines)
+    return homes

@@ -16,15 +16,12 @@ import pytest
 from tests.programs import run_program
 from tests.smtppeer import LOCKSTEP, Peer
 from tests.tree.harness import Tree
-from tests.tree.homes import Account, Home, assign
+from tests.tree.homes import UNKNOWN_UID, Account, make_users
 from tests.tree.test_delivery import contents, count_mbox
 from tests.tree.test_forwarding import MAILDIR, MESSAGE, PROCMAIL
 from tests.tree.test_qmail_start import start_by
 
 pytestmark = pytest.mark.root
-
-USER = 64520
-"""Of users without an account; they are named in users/assign."""
 
 
 def start_by_rc(tree: Tree, default_delivery: str) -> None:
@@ -55,22 +52,6 @@ def skel_account(open_tmp: Path, login: str) -> Iterator[Account]:
         yield Account(name)
     finally:
         subprocess.run(["userdel", name], check=True, capture_output=True)
-
-
-def make_user(tree: Tree, open_tmp: Path, *names: str) -> dict[str, Home]:
-    """Users with Maildirs, known from users/assign."""
-    homes = {}
-    for number, name in enumerate(names, USER):
-        homes[name] = Home(open_tmp / f"home-{name}", number, number)
-        homes[name].make()
-        homes[name].maildir(tree)
-    ids = {name: f"{name}:{at.uid}:{at.gid}:{at.home}" for name, at in homes.items()}
-    assign(
-        tree,
-        *(f"={name}:{line}:::" for name, line in ids.items()),
-        *(f"+{name}-:{line}:-::" for name, line in ids.items()),
-    )
-    return homes
 
 
 def test_rc_with_dot_forward_and_procmail(account: Account, tree: Tree) -> None:
@@ -135,7 +116,7 @@ def test_rc_with_dot_forward_and_maildirs_of_the_skeleton(
 
 
 def test_mail_of_root_and_postmaster_goes_to_users(tree: Tree, open_tmp: Path) -> None:
-    homes = make_user(tree, open_tmp, "adam", "bob")
+    homes = make_users(tree, open_tmp, "adam", "bob")
     for name, to in (("root", "adam"), ("postmaster", "bob"), ("mailer-daemon", "bob")):
         tree.alias(name, f"{to}\n")
     tree.start("--default-delivery", "./Maildir/")
@@ -155,12 +136,14 @@ def test_mail_of_root_and_postmaster_goes_to_users(tree: Tree, open_tmp: Path) -
 
 
 def test_control_me_is_enough(tree: Tree, open_tmp: Path) -> None:
-    homes = make_user(tree, open_tmp, "adam")
+    homes = make_users(tree, open_tmp, "adam")
     for path in (tree.home / "control").iterdir():
         if path.name != "me":
             path.unlink()
     tree.start("--default-delivery", "./Maildir/")
-    done = tree.program("qmail-inject", "adam", stdin=b"Subject: bare\n\n", uid=USER)
+    done = tree.program(
+        "qmail-inject", "adam", stdin=b"Subject: bare\n\n", uid=UNKNOWN_UID
+    )
     assert done.returncode == 0
     assert tree.reports(b"adam@here.example") == [b"success: did_1+0+0/"]
     assert tree.stop() == 0
@@ -193,7 +176,7 @@ def usr(tree: Tree, open_tmp: Path) -> Path:
 def test_sendmail_and_newaliases_are_links(
     tree: Tree, open_tmp: Path, usr: Path
 ) -> None:
-    homes = make_user(tree, open_tmp, "adam", "bob")
+    homes = make_users(tree, open_tmp, "adam", "bob")
     tree.alias("default", f"| fastforward -d {open_tmp}/aliases.cdb\n")
     tree.start("--default-delivery", "./Maildir/")
     header = b"From: Adam <adam>\nTo: staff\nCc: Bob <bob@here.example>\nBcc: adam\n"
@@ -204,7 +187,7 @@ def test_sendmail_and_newaliases_are_links(
         tree.call([str(usr / newaliases)], env=environ)
         for sendmail in ("lib/sendmail", "sbin/sendmail"):
             args = ["-i", "-t", "-f", "adam@here.example", f"round{number}"]
-            tree.call([str(usr / sendmail), *args], stdin=message, uid=USER)
+            tree.call([str(usr / sendmail), *args], stdin=message, uid=UNKNOWN_UID)
             # The message; to staff and to the round, which fastforward sends on.
             tree.wait_for(rb"end msg", count=3)
     listed = tree.call([str(usr / "bin/mailq")]).stdout
@@ -238,7 +221,7 @@ sales@virtual.example: bob
 
 
 def test_etc_aliases_by_fastforward(tree: Tree, open_tmp: Path) -> None:
-    homes = make_user(tree, open_tmp, "adam", "bob")
+    homes = make_users(tree, open_tmp, "adam", "bob")
     adam, bob = (homes[name].home / "Maildir" for name in ("adam", "bob"))
     alias = tree.home / "alias"
     aliases, include = open_tmp / "aliases", open_tmp / "list"
