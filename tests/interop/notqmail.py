@@ -16,13 +16,25 @@ import pytest
 
 VARIABLE = "NOTQMAIL_HOME"
 HOME = Path(os.environ.get(VARIABLE, "/nonexistent"))
-MOUNT_POINT = "notqmail-bin"
+_BIN = "notqmail-bin"
 """The directory of a test's home where notqmail's bin/ is mounted meanwhile."""
 
-_SCRIPT = """
-mount --bind "$1/bin" "$2" && mount --bind "$(dirname "$2")" "$1" &&
-mount --bind "$2" "$1/bin" && shift 2 && exec "$@"
+_SCRIPT = f"""
+set -e
+alias=$(getent passwd alias | cut -d: -f6)
+mount --bind "$1/bin" "$2/{_BIN}"
+if ! [ -d "$alias" ]; then
+    top=$alias; until [ -d "$top" ]; do top=$(dirname "$top"); done
+    mount -t tmpfs none "$top"
+    mkdir -p "$1" "$alias"
+fi
+mount --bind "$2" "$1"
+mount --bind "$2/{_BIN}" "$1/bin"
+[ "$alias" -ef "$1/alias" ] || mount --bind "$2/alias" "$alias"
+shift 2
+exec "$@"
 """
+"""Also the home of the account alias is the test's: notqmail takes it from passwd."""
 
 is_absent = VARIABLE not in os.environ
 
@@ -40,7 +52,6 @@ def program(name: str) -> str:
 
 def on_home(home: Path, command: Sequence[str]) -> list[str]:
     """The command, with `home` where notqmail's programs look for theirs."""
-    place = home / MOUNT_POINT
-    place.mkdir(exist_ok=True)
+    (home / _BIN).mkdir(exist_ok=True)
     alone = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c"]
-    return [*alone, _SCRIPT, "sh", str(HOME), str(place), *command]
+    return [*alone, _SCRIPT, "sh", str(HOME), str(home), *command]

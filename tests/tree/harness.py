@@ -34,8 +34,8 @@ from qsend.sysio import clock
 ROOT = Path(__file__).parents[2]
 HOST = "here.example"
 WAIT_S = 30.0
-_STARTING = re.compile(rb"(?m)^starting delivery (\d+): msg \d+ to \w+ (.*)$")
-_REPORT = re.compile(rb"(?m)^delivery (\d+): (.*)$")
+_STARTING = re.compile(rb"(?m)^starting delivery (\d+): msg \d+ to \w+ (.*)\n")
+_REPORT = re.compile(rb"(?m)^delivery (\d+): (.*)\n")
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,12 @@ class Tree:
         message: bytes = b"Subject: test\n\nbody\n",
         sender: bytes = b"me@elsewhere.example",
         uid: int | None = None,
+        command: Sequence[str] = (),
     ) -> int:
-        """Run qmail-queue with any envelope; its pid, which the log shows as qp."""
+        """Run qmail-queue with any envelope; its pid, which the log shows as qp.
+
+        `command` is another program that takes what qmail-queue takes.
+        """
         envelope = b"F%b\0%b\0" % (sender, b"".join(b"T%b\0" % r for r in recips))
         fds = [os.memfd_create(name) for name in ("message", "envelope")]
         try:
@@ -236,7 +240,7 @@ class Tree:
                 os.write(fd, content)
                 os.lseek(fd, 0, os.SEEK_SET)
             with subprocess.Popen(
-                [str(self.home / "bin/qmail-queue")],
+                command or [str(self.home / "bin/qmail-queue")],
                 stdin=fds[0],
                 stdout=fds[1],
                 cwd="/",
@@ -258,11 +262,15 @@ class Tree:
 
         `patch` is Python that runs first, for tests of what takes hours.
         """
-        self.kill(strays=False)
         command = self.command("start", *args)
         if patch:
             run = "import sys; from qsend.cli.main import main; sys.exit(main())"
             command[1:3] = ["-c", f"{patch}\n{run}"]
+        self.launch(command, until)
+
+    def launch(self, command: Sequence[str], until: bytes) -> None:
+        """As `start`, by any command that works this queue in the foreground."""
+        self.kill(strays=False)
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
