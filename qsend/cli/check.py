@@ -13,16 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from qsend.cli.parser import EXIT_NO, EXIT_USAGE, Parser, complain, home_of
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.model import Accounts
-from qsend.formats.control import KNOWN, parse_controls
-from qsend.formats.sqlcontrols import SQL_FILES, parse_sql
+from qsend.formats.control import KNOWN
+from qsend.formats.popcontrols import POP_FILES
+from qsend.formats.sqlcontrols import SQL_FILES
 from qsend.sysio import homecheck, queuemaker
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.controldir import read_controls
+from qsend.sysio.validate import faults_in
 
 _ELSEWHERE = frozenset(
     {
         *homecheck.INJECTING, *homecheck.RECEIVING, *homecheck.DELIVERING,
-        *SQL_FILES, "qmqpservers",
+        *SQL_FILES, *POP_FILES, "qmqpservers",
     }
 )  # fmt: skip
 """Control files that other programs than the queue manager read."""
@@ -140,11 +142,7 @@ def _controls(home: str) -> tuple[Mapping[str, bytes], list[ConfigFault]]:
         files = read_controls(home)
     except ConfigError as exc:
         return {}, exc.faults
-    try:
-        parse_sql(files, parse_controls(files))
-    except ConfigError as exc:
-        return files, exc.faults
-    return files, []
+    return files, faults_in(files)
 
 
 def _queue_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:

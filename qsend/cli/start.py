@@ -12,7 +12,18 @@ from collections.abc import Sequence
 
 from qsend.cli.parser import EXIT_TEMPORARY, EXIT_USAGE, Parser, complain, home_of
 from qsend.core import logline
-from qsend.procs import clean, enqueue, local, lookup, lspawn, remote, send, start
+from qsend.procs import (
+    clean,
+    enqueue,
+    local,
+    login,
+    lookup,
+    lspawn,
+    pop3d,
+    remote,
+    send,
+    start,
+)
 
 MAINS: dict[str, start.Main] = {
     "enqueue": enqueue.main,
@@ -21,6 +32,8 @@ MAINS: dict[str, start.Main] = {
     "lspawn": functools.partial(lspawn.main, child_main=local.main),
     "remote": remote.main,
     "send": send.main,
+    "login": login.main,
+    "pop3d": pop3d.main,
 }
 """What each kind of child runs."""
 

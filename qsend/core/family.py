@@ -23,6 +23,8 @@ NAMES: Mapping[str, str] = {
     "lspawn": "qmail-lspawn",
     "remote": "qmail-remote",
     "send": "qmail-send",
+    "login": "qmail-login",
+    "pop3d": "qmail-pop3d",
     "classic-lspawn": "qmail-lspawn",
     "classic-rspawn": "qmail-rspawn",
     "classic-clean": "qmail-clean",
@@ -38,6 +40,8 @@ _LINKS = (
     ("send", "classic-rspawn"),
     ("send", "classic-clean"),
     ("lspawn", "lookup"),
+    ("login", "lookup"),
+    ("pop3d", "login"),
 )
 """The kinds that have a socket between them."""
 
@@ -86,6 +90,17 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
             "virtualdomains",
         }
     ),
+    "login": frozenset({*_ALL, "loglogins", "systemlogins"}),
+    "pop3d": frozenset(
+        {
+            *_ALL,
+            "concurrencypop3d",
+            "concurrencypop3dperip",
+            "pop3listen",
+            "servercert.pem",
+            "timeoutpop3d",
+        }
+    ),
 }
 """The control files each kind may know; a secret one goes to one kind only."""
 
@@ -126,11 +141,11 @@ _PAIR = frozenset({"send", "clean", "classic-clean"})
 _FOLLOWERS = frozenset({"classic-lspawn", "classic-rspawn"})
 
 
-def plan(remotes: int, classic: Sequence[str] = ()) -> Plan:
+def plan(remotes: int, classic: Sequence[str] = (), *, pop3: bool = False) -> Plan:
     """The tree with `remotes` remote children and these classic programs.
 
     `classic` holds any of "lspawn", "rspawn" and "clean". lookup is there in any
-    case: a classic lspawn asks it by qmail-getpw.
+    case: a classic lspawn asks it by qmail-getpw. `pop3`: with listeners for POP3.
     """
     delivering = ["classic-lspawn"] if "lspawn" in classic else ["lspawn"]
     if "rspawn" in classic:
@@ -144,6 +159,7 @@ def plan(remotes: int, classic: Sequence[str] = ()) -> Plan:
             "classic-clean" if "clean" in classic else "clean",
             *delivering,
             SEND,
+            *(("login", "pop3d") if pop3 else ()),
         )
     )
 

@@ -33,6 +33,7 @@ from qsend.core.model import Account
 from qsend.formats import startwire
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.frames import frame
+from qsend.formats.popcontrols import LISTEN
 from qsend.sysio import unixsocket
 from qsend.sysio.boot import Boot
 from qsend.sysio.classicchild import ClassicProgram, run_classic
@@ -145,7 +146,9 @@ class Start:
         self._isolated = 0
         self._loop = Loop()
         cores = len(os.sched_getaffinity(0))
-        self._plan = family.plan(options.remotes or cores, list(options.classic))
+        self._plan = family.plan(
+            options.remotes or cores, list(options.classic), pop3=bool(ground.pop3)
+        )
         self._nursery = Nursery(self._loop, self._plan, self, options.pace)
 
     def run(self) -> int:
@@ -173,6 +176,8 @@ class Start:
         self._ground.listen.close()
         self._ground.control.close()
         self._ground.lookup.close()
+        for sock in self._ground.pop3:
+            sock.close()
         self._nursery.close()
         self._loop.close()
         os.close(self._ground.lock_fd)
@@ -225,6 +230,9 @@ class Start:
                 _say(logline.alert(f"unable to reread controls: {fault}"))
             return
         _warn_of_secrets(self._options.home)
+        if files.get(LISTEN) != self._ground.files.get(LISTEN):
+            text = f"control/{LISTEN} has changed; that needs a new start"
+            _say(logline.warning(text))
         self._generation += 1
         self._files = files
         for child in self._nursery.living():
@@ -264,6 +272,8 @@ class Start:
                 return {"control": self._ground.control}
             case "lookup":
                 return {"listen": self._ground.lookup}
+            case "pop3d":
+                return {f"{LISTEN}{at}": s for at, s in enumerate(self._ground.pop3)}
             case _:
                 return {}
 

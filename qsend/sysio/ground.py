@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 from qsend.core.errors import ConfigError, Fatal
 from qsend.core.model import Accounts
+from qsend.formats.popcontrols import parse_pop
 from qsend.sysio import queuemaker, unixsocket
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.controldir import read_controls
 from qsend.sysio.mailqueue import take_over
 from qsend.sysio.runlock import MUTEX, lock_queue
+from qsend.sysio.tcplisten import listen_on
 from qsend.sysio.validate import find_faults
 
 
@@ -26,7 +28,7 @@ class Ground:
     """Accounts, the first snapshot of the controls, and what stays open.
 
     `listen` is the injection socket, `control` the operator's, `lookup` that for
-    questions about users.
+    questions about users; `pop3` are those of control/pop3listen, in its order.
     """
 
     accounts: Accounts
@@ -35,6 +37,7 @@ class Ground:
     listen: socket.socket
     control: socket.socket
     lookup: socket.socket
+    pop3: tuple[socket.socket, ...] = ()
 
 
 def injection_path(home: str) -> str:
@@ -66,6 +69,7 @@ def prepare(home: str, single_user: bool) -> Ground:
         if faults := find_faults(files, accounts.qmailp):
             raise ConfigError(faults)
         _check_queue(home, accounts)
+        pop3 = listen_on(parse_pop(files).listeners)
         # Only root and send itself may tell send what to do.
         control = unixsocket.listen_at(control_path(home), 0o600, accounts.qmails)
         lookup = unixsocket.listen_at(lookup_path(home), 0o666)
@@ -80,6 +84,7 @@ def prepare(home: str, single_user: bool) -> Ground:
         listen=listen,
         control=control,
         lookup=lookup,
+        pop3=pop3,
     )
 
 

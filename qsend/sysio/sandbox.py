@@ -49,12 +49,13 @@ _INTERNET: tuple[int, ...] = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Policy:
     """What one role needs: sockets; reading anywhere; directories below the home
-    to write in; to see whose child another process is."""
+    to write in; to see whose child another process is; no limit to its files."""
 
     sockets: tuple[int, ...] = _UNIX
     processes: bool = False
     reads_all: bool = False
     writes: tuple[str, ...] = ()
+    any_files: bool = False
 
 
 _POLICIES = {
@@ -65,6 +66,11 @@ _POLICIES = {
     "clean": _Policy(writes=("queue",)),
     "enqueue": _Policy(writes=("queue",), processes=True),
     "send": _Policy(writes=("queue", "run/send")),
+    "pop3d": _Policy(sockets=()),
+    # Its children become users, whose mail may be anywhere. Directory services.
+    "login": _Policy(sockets=(*_UNIX, *_INTERNET), any_files=True),
+    # `home` is the user's.
+    "popsession": _Policy(sockets=(), writes=("Maildir",)),
     # Sees only the control files it was forked with; says what is wrong in them.
     "parser": _Policy(),
 }
@@ -131,7 +137,7 @@ def _landlock(policy: _Policy, home: str | None) -> bool:
     abi = _abi()
     if abi < (_WRITING_ABI if policy.writes else 1):
         return False
-    if policy.writes and home is None:
+    if policy.any_files or (policy.writes and home is None):
         return False
     handled = _handled(abi)
     if policy.reads_all:

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.model import Account
 from qsend.formats.control import parse_controls
+from qsend.formats.popcontrols import parse_pop
 from qsend.formats.sqlcontrols import parse_sql
 from qsend.sysio import clock, sandbox
 from qsend.sysio.fork import fork_child
 from qsend.sysio.privilege import drop, harden
+from qsend.sysio.tls import server_context
 
 TIMEOUT_S = 30.0
 """A million virtual domains parse in a few seconds."""
@@ -55,16 +57,35 @@ def find_faults(files: Mapping[str, bytes], parser: Account) -> list[ConfigFault
     return _faults_from(answer)
 
 
+def faults_in(files: Mapping[str, bytes]) -> list[ConfigFault]:
+    """The same, found out in this process."""
+    return [*_faults_of_mail(files), *_faults_of_pop(files)]
+
+
+def _faults_of_mail(files: Mapping[str, bytes]) -> list[ConfigFault]:
+    try:
+        parse_sql(files, parse_controls(files))
+    except ConfigError as exc:
+        return exc.faults
+    return []
+
+
+def _faults_of_pop(files: Mapping[str, bytes]) -> list[ConfigFault]:
+    try:
+        settings = parse_pop(files)
+        if settings.certificate:
+            server_context(settings.certificate)
+    except ConfigError as exc:
+        return exc.faults
+    return []
+
+
 def _parse(files: Mapping[str, bytes], parser: Account, write: int) -> int:
     """In the child: parse, and write the faults as JSON."""
     drop(parser)
     harden()
     sandbox.apply("parser")
-    faults: list[ConfigFault] = []
-    try:
-        parse_sql(files, parse_controls(files))
-    except ConfigError as exc:
-        faults = exc.faults[:_SHOWN_MAX]
+    faults = faults_in(files)[:_SHOWN_MAX]
     told = [[fault.file, fault.line, fault.problem] for fault in faults]
     with open(write, "w") as pipe:
         json.dump(told, pipe)

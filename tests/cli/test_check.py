@@ -66,9 +66,11 @@ def check(home: Path, capsys: pytest.CaptureFixture[str]) -> Check:
 def test_good_home_has_no_fault(check: Check, home: Path) -> None:
     code, lines = check()
     assert (code, lines[-1]) == (0, f"{home}: all is well")
-    assert lines[0].startswith("sandbox: remote lookup clean enqueue send: ")
-    assert lines[1].startswith("sandbox: start lspawn local: none")
-    assert len(lines) == 3
+    confined = "remote lookup clean enqueue send pop3d popsession"
+    assert lines[0].startswith(f"sandbox: {confined}: ")
+    assert lines[1].startswith("sandbox: login: ")
+    assert lines[2].startswith("sandbox: start lspawn local: none")
+    assert len(lines) == 4
 
 
 def number_of_one_message(home: Path) -> str:
@@ -277,7 +279,9 @@ def test_answer_as_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [(each["file"], each["line"]) for each in told["faults"]] == [
         ("control/patrn", 1)
     ]
-    assert set(told["sandbox"]) == {"clean", "enqueue", "lookup", "remote", "send"}
+    assert set(told["sandbox"]) == {
+        "clean", "enqueue", "login", "lookup", "pop3d", "popsession", "remote", "send",
+    }  # fmt: skip
     assert told["sandbox"]["remote"] == sandbox.features()
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from qsend.core import family
 from qsend.formats.control import KNOWN, parse_controls
+from qsend.formats.popcontrols import POP_FILES
 from qsend.formats.sqlcontrols import SQL_FILES
 
 PLAN = family.plan(2)
@@ -99,7 +100,7 @@ def test_kind_and_peer_name() -> None:
 
 def test_every_control_file_is_known_to_somebody_and_to_no_stranger() -> None:
     known = frozenset[str]().union(*family.CONTROL_FILES.values())
-    assert known == KNOWN | SQL_FILES
+    assert known == KNOWN | SQL_FILES | POP_FILES
 
 
 @pytest.mark.parametrize("role", PLAN.roles)

@@ -1,0 +1,246 @@
+"""login: judges POP3 logins and makes children that are the mailboxes.
+
+uid root, gid root, no other group; one thread for ever, for it forks. Descriptors at
+entry: 0, 1, 2, and the sockets to start, pop3d and lookup. It reads no byte of a
+client but the names and passwords that pop3d frames, speaks no SQL, and writes
+nothing but log lines. Exit codes: 0 when start has gone (sessions go on until pop3d
+ends them), 111 after an exception.
+Source: docs/ARCHITECTURE.md; checkpassword(8).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from setproctitle import setproctitle
+
+from qsend.core import loginlog, logline, users
+from qsend.core.errors import ConfigError, RemoteProtocolError, TempFail
+from qsend.core.loginbrake import LoginBrake
+from qsend.core.lookups import Login, Verdict, Verification
+from qsend.core.model import Account, User
+from qsend.formats import frames, loginwire, lookupwire
+from qsend.formats.loginwire import LoginOutcome
+from qsend.formats.popcontrols import parse_pop
+from qsend.sysio import clock, popchild, sandbox
+from qsend.sysio.boot import Boot
+from qsend.sysio.endpoint import Endpoint
+from qsend.sysio.loginjudge import LoginJudge
+from qsend.sysio.loop import Loop
+from qsend.sysio.parent import Parent
+from qsend.sysio.privilege import drop, harden
+
+ATTEMPTS_MAX = 1000
+"""Attempts at a time, those that wait for their turn among them."""
+REFUSED_AFTER_S = 1.0
+"""No refusal comes sooner: its time tells nothing of why, and guessing is slow."""
+
+_OTHERS_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""Meant for start when they reach the whole process group."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Attempt:
+    """One login without an outcome; `asker` and `number` are pop3d's."""
+
+    asker: Endpoint
+    number: int
+    login: Login
+    began_mono: float
+    is_wanted: bool = True
+
+
+class LoginServer:
+    """Serves until start goes away."""
+
+    def __init__(self, boot: Boot) -> None:
+        self._accounts = boot.accounts
+        self._single_user = boot.single_user
+        settings = parse_pop(boot.files)
+        self._log_logins = settings.log_logins
+        self._loop = Loop()
+        for signum in _OTHERS_SIGNALS:
+            self._loop.on_signal(signum, lambda: None)
+        self._loop.on_signal(signal.SIGCHLD, _reap)
+        self._brake = LoginBrake()
+        self._judge = LoginJudge(self._loop, system_logins=settings.system_logins)
+        self._listener: Endpoint | None = None
+        self._attempts: dict[int, _Attempt] = {}
+        self._parent = Parent(
+            self._loop,
+            boot.socks["start"],
+            on_close=self._loop.stop,
+            on_controls=self._controls,
+            on_peer=self._peer,
+        )
+        for role in ("lookup", "pop3d"):
+            if role in boot.socks:
+                self._peer(role, boot.socks[role])
+
+    def run(self) -> None:
+        """Serve; returns when start has closed its line."""
+        self._parent.ready()
+        self._loop.run()
+
+    def _controls(self, _generation: int, files: Mapping[str, bytes]) -> None:
+        try:
+            settings = parse_pop(files)
+        except ConfigError as exc:
+            # start has validated them; should it not agree, the old ones stay.
+            os.write(2, logline.warning(f"qmail-login: keeping controls: {exc}"))
+            return
+        self._log_logins = settings.log_logins
+        self._judge.system_logins = settings.system_logins
+
+    def _peer(self, role: str, sock: socket.socket) -> None:
+        if role == "lookup":
+            self._judge.attach(sock)
+        elif role == "pop3d":
+            if self._listener is not None:
+                self._listener.close("replaced")
+            self._listener = self._serve(sock)
+        else:
+            sock.close()
+
+    def _serve(self, sock: socket.socket) -> Endpoint:
+        endpoint = Endpoint(
+            self._loop,
+            sock,
+            lambda kind, body, _fds: self._frame(endpoint, kind, body),
+            lambda _reason: self._listener_lost(endpoint),
+        )
+        endpoint.send(frames.hello(ATTEMPTS_MAX))
+        return endpoint
+
+    def _listener_lost(self, endpoint: Endpoint) -> None:
+        for attempt in list(self._attempts.values()):
+            if attempt.asker is endpoint:
+                self._give_up(attempt)
+
+    def _give_up(self, attempt: _Attempt) -> None:
+        attempt.is_wanted = False
+        if self._attempts.get(attempt.number) is attempt:
+            del self._attempts[attempt.number]
+
+    def _frame(self, endpoint: Endpoint, kind: bytes, body: bytes) -> None:
+        if kind == frames.HELLO:
+            frames.parse_hello(body)
+        elif kind == lookupwire.VERIFY:
+            number, login = lookupwire.parse_login(body)
+            self._try(endpoint, number, login)
+        elif kind == loginwire.CANCEL:
+            attempt = self._attempts.get(loginwire.parse_cancel(body))
+            if attempt is not None:
+                self._give_up(attempt)
+        else:
+            raise RemoteProtocolError(f"unexpected frame {kind!r} from pop3d")
+
+    # One attempt
+
+    def _try(self, endpoint: Endpoint, number: int, login: Login) -> None:
+        if number in self._attempts:
+            raise RemoteProtocolError(f"number {number} is in use")
+        now_mono = clock.mono()
+        attempt = _Attempt(
+            asker=endpoint, number=number, login=login, began_mono=now_mono
+        )
+        if len(self._attempts) >= ATTEMPTS_MAX:
+            self._answer(attempt, LoginOutcome.TEMPORARY)
+            return
+        wait_s = self._brake.wait_s(login.client, login.name, now_mono)
+        if wait_s is None:
+            self._log(login, Verdict.TROUBLE, b"too many failures; not looked at")
+            self._answer(attempt, LoginOutcome.TOO_SOON)
+            return
+        self._attempts[number] = attempt
+        if wait_s:
+            self._loop.call_later(wait_s, lambda: self._begin(attempt))
+        else:
+            self._begin(attempt)
+
+    def _begin(self, attempt: _Attempt) -> None:
+        if attempt.is_wanted:
+            self._judge.verify(
+                attempt.login, lambda verification: self._judged(attempt, verification)
+            )
+
+    def _judged(self, attempt: _Attempt, verification: Verification) -> None:
+        login, now_mono = attempt.login, clock.mono()
+        user = verification.user
+        if verification.verdict is Verdict.OK:
+            self._brake.succeeded(login.client, login.name, now_mono)
+            problem = self._refusal(user)
+            if user is None or problem is not None:
+                os.write(2, logline.alert(f"qmail-login: {problem}"))
+                verification = Verification(verdict=Verdict.TROUBLE)
+        self._log(login, verification.verdict, verification.text)
+        match verification.verdict:
+            case Verdict.OK:
+                assert user is not None
+                self._open(attempt, user)
+            case Verdict.TROUBLE:
+                self._answer(attempt, LoginOutcome.TEMPORARY)
+            case Verdict.WRONG | Verdict.UNKNOWN | Verdict.SUSPENDED:
+                self._brake.failed(login.client, login.name, now_mono)
+                rest_s = attempt.began_mono + REFUSED_AFTER_S - now_mono
+                self._loop.call_later(
+                    max(0.0, rest_s),
+                    lambda: self._answer(attempt, LoginOutcome.REFUSED),
+                )
+
+    def _refusal(self, user: User | None) -> str | None:
+        """Why no session may be made for that user, although the password fits."""
+        if user is None:
+            return "lookup does not say whose mailbox it is"
+        return users.refusal(user.uid, self._accounts, single_user=self._single_user)
+
+    def _open(self, attempt: _Attempt, user: User) -> None:
+        if not attempt.is_wanted:
+            return
+        try:
+            child = popchild.fork_session(user)
+        except TempFail as exc:
+            os.write(2, logline.warning(f"qmail-login: {exc}"))
+            self._answer(attempt, LoginOutcome.TEMPORARY)
+            return
+        self._answer(attempt, LoginOutcome.OPEN, child.sock.detach())
+
+    def _answer(
+        self, attempt: _Attempt, outcome: LoginOutcome, fd: int | None = None
+    ) -> None:
+        if attempt.is_wanted:
+            self._give_up(attempt)
+            attempt.asker.send(loginwire.render_outcome(attempt.number, outcome), fd)
+        elif fd is not None:
+            os.close(fd)
+
+    def _log(self, login: Login, verdict: Verdict, text: bytes) -> None:
+        if self._log_logins:
+            line = loginlog.describe(login, Verification(verdict=verdict, text=text))
+            os.write(2, line + b"\n")
+
+
+def _reap() -> None:
+    """Sessions and checks tell by their lines how they end; only the pid is left."""
+    while True:
+        try:
+            pid, _status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+
+
+def main(boot: Boot) -> int:
+    """Give up the groups, then serve until start goes away; the exit code."""
+    setproctitle("qmail-login: qsend")
+    if not boot.single_user:
+        drop(Account(uid=0, gid=0), ())
+    harden()
+    sandbox.apply("login")
+    LoginServer(boot).run()
+    return 0

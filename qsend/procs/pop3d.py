@@ -1,0 +1,235 @@
+"""pop3d: the network side of POP3, one event loop.
+
+uid qmaild, gid nofiles, no other group. Descriptors at entry: 0 to 2, "start",
+"login", and the listening sockets "pop3listen0" ... in the order of
+control/pop3listen. It keeps TLS, asks login who a client is, and carries bytes
+between a client and the process that is its mailbox; it opens no file and no
+connection. start gone: all sessions end, and what was not QUIT has changed nothing.
+Exit codes: 0 when start ended the line, 111 on anything unexpected.
+Source: docs/ARCHITECTURE.md; qmail-popup(8), RFC 1939.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import ssl
+import sysconfig
+from collections import Counter
+from collections.abc import Mapping
+
+import setproctitle
+import uvloop
+
+from qsend.core import logline
+from qsend.core.errors import ConfigError, Fatal, RemoteProtocolError
+from qsend.core.lookups import Login
+from qsend.formats import frames, loginwire, lookupwire
+from qsend.formats.control import parse_controls
+from qsend.formats.loginwire import LoginOutcome
+from qsend.formats.popcontrols import LISTEN, PopSettings, parse_pop
+from qsend.sysio import privilege, sandbox
+from qsend.sysio.aioloop import AioLoop
+from qsend.sysio.boot import Boot
+from qsend.sysio.endpoint import Descriptors, Endpoint
+from qsend.sysio.parent import Parent
+from qsend.sysio.popgate import PopClient
+from qsend.sysio.tls import server_context
+
+TITLE = "qmail-pop3d: qsend"
+_FDS_SPARE = 64
+"""Descriptors for the wires, listeners and the loop; a session has two more."""
+
+
+class Pop3d:
+    """The wiring of the process."""
+
+    def __init__(self, boot: Boot, loop: asyncio.AbstractEventLoop) -> None:
+        self.failure: BaseException | None = None
+        self.me = boot.controls.me
+        self.timeout_s = 0.0
+        self.context: ssl.SSLContext | None = None
+        self._loop = loop
+        self._poller = AioLoop(loop)
+        self._settings = PopSettings()
+        self._certificate = b""
+        self._configure(parse_pop(boot.files))
+        self._clients: set[PopClient] = set()
+        self._by_network: Counter[bytes] = Counter()
+        self._asked: dict[int, PopClient] = {}
+        self._numbers: dict[PopClient, int] = {}
+        self._next_number = 0
+        self._servers: list[asyncio.Server] = []
+        loop.set_exception_handler(self._crash)
+        self._login = self._meet(boot.socks["login"])
+        self._parent = Parent(
+            self._poller,
+            boot.socks["start"],
+            on_close=loop.stop,
+            on_controls=self._take_controls,
+            on_peer=self._take_peer,
+        )
+
+    async def listen(self, boot: Boot) -> None:
+        """Take clients, and say READY to start."""
+        for number, listener in enumerate(self._settings.listeners):
+            sock = boot.socks[f"{LISTEN}{number}"]
+            is_tls = listener.is_tls
+
+            def client(is_tls: bool = is_tls) -> PopClient:
+                return PopClient(self._loop, self, is_tls=is_tls)
+
+            self._servers.append(await self._loop.create_server(client, sock=sock))
+        self._parent.ready()
+
+    def close(self) -> None:
+        """Drop all clients."""
+        for server in self._servers:
+            server.close()
+        for client in list(self._clients):
+            client.abort()
+        self._loop.run_until_complete(asyncio.sleep(0))
+
+    # Desk: what clients need
+
+    def enter(self, client: PopClient) -> bool:
+        """Whether there is room for one more, in all and from its network."""
+        if (
+            len(self._clients) >= self._settings.sessions_max
+            or self._by_network[client.network] >= self._settings.sessions_per_address
+        ):
+            return False
+        self._clients.add(client)
+        self._by_network[client.network] += 1
+        return True
+
+    def leave(self, client: PopClient) -> None:
+        """The client has gone."""
+        if client in self._clients:
+            self._clients.remove(client)
+            self._by_network[client.network] -= 1
+            if not self._by_network[client.network]:
+                del self._by_network[client.network]
+        number = self._numbers.pop(client, None)
+        if number is not None:
+            del self._asked[number]
+            self._login.send(loginwire.render_cancel(number))
+
+    def login(self, client: PopClient, login: Login) -> None:
+        """Have a login judged."""
+        if self._login.closed:
+            client.decided(LoginOutcome.TEMPORARY, None)
+            return
+        self._next_number = number = (self._next_number + 1) % 2**32
+        self._asked[number] = client
+        self._numbers[client] = number
+        self._login.send(lookupwire.render_login(number, login))
+
+    # login
+
+    def _meet(self, sock: socket.socket) -> Endpoint:
+        endpoint = Endpoint(
+            self._poller,
+            sock,
+            self._hear_login,
+            lambda _reason: self._lose_login(),
+            max_fds=frames.FDS_MAX,
+        )
+        endpoint.send(frames.hello(1))
+        return endpoint
+
+    def _hear_login(self, kind: bytes, body: bytes, fds: Descriptors) -> None:
+        if kind == frames.HELLO:
+            frames.parse_hello(body)
+        elif kind == loginwire.OUTCOME:
+            number, outcome = loginwire.parse_outcome(body)
+            fd = fds.take() if outcome is LoginOutcome.OPEN else None
+            self._decide(number, outcome, fd)
+        else:
+            raise RemoteProtocolError(f"unexpected frame {kind!r} from login")
+
+    def _decide(self, number: int, outcome: LoginOutcome, fd: int | None) -> None:
+        client = self._asked.pop(number, None)
+        if client is not None:
+            del self._numbers[client]
+            client.decided(outcome, fd)
+        elif fd is not None:
+            os.close(fd)  # its client left while the answer was under way
+
+    def _lose_login(self) -> None:
+        for number in list(self._asked):
+            self._decide(number, LoginOutcome.TEMPORARY, None)
+
+    # start
+
+    def _take_peer(self, role: str, sock: socket.socket) -> None:
+        if role != "login":
+            sock.close()
+            raise RemoteProtocolError(f"unexpected peer {role!r}")
+        self._login.close("replaced")
+        self._login = self._meet(sock)
+
+    def _take_controls(self, generation: int, files: Mapping[str, bytes]) -> None:
+        try:
+            controls = parse_controls(files, generation)
+            self._configure(parse_pop(files))
+        except ConfigError as exc:  # start checked them: a surprise
+            os.write(2, logline.warning(f"qmail-pop3d: keeping controls: {exc}"))
+            return
+        self.me = controls.me
+
+    def _configure(self, settings: PopSettings) -> None:
+        """Raises: ConfigError; then nothing has changed."""
+        if settings.certificate != self._certificate:
+            self.context = (
+                server_context(settings.certificate) if settings.certificate else None
+            )
+            self._certificate = settings.certificate
+        self.timeout_s = settings.timeout_s
+        self._settings = settings
+
+    def _crash(
+        self, loop: asyncio.AbstractEventLoop, context: dict[str, object]
+    ) -> None:
+        exc = context.get("exception")
+        if isinstance(exc, OSError):
+            return  # a connection that broke while it was set up
+        if not isinstance(exc, BaseException):
+            exc = Fatal(str(context.get("message")))
+        self.failure = self.failure or exc
+        loop.stop()
+
+
+def _raise_descriptor_limit(sessions_max: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, 2 * sessions_max + _FDS_SPARE)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def main(boot: Boot) -> int:
+    """Serve until start closes its line; the exit code.
+
+    Raises: whatever was unexpected, for the one line that fork_child writes.
+    """
+    setproctitle.setproctitle(TITLE)
+    # The operator's keyboard signals go to the whole group; start decides.
+    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGPIPE):
+        signal.signal(signum, signal.SIG_IGN)
+    _raise_descriptor_limit(parse_pop(boot.files).sessions_max)
+    sysconfig.get_paths()  # loads a module; the sandbox asks for them after the drop
+    privilege.drop(boot.accounts.qmaild)
+    privilege.harden()
+    sandbox.apply("pop3d")
+    # Not before: libuv would make an io_uring, past which no filter sees.
+    loop = uvloop.new_event_loop()
+    pop3d = Pop3d(boot, loop)
+    loop.run_until_complete(pop3d.listen(boot))
+    loop.run_forever()
+    pop3d.close()
+    if pop3d.failure is not None:
+        raise pop3d.failure
+    return 0
