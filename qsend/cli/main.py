@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "remove": ("control", "remove one message, without a bounce"),
     "reload": ("control", "read the control files again"),
     "stop": ("control", "finish running deliveries and end"),
+    "sql": ("sql", "make the tables of virtual users"),
 }
 """Each command, its module in qsend.cli, and what it does. The module's main gets
 the command's own name first, then its arguments."""

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from qsend.core.errors import Fatal
 from qsend.core.model import Account
 from qsend.sysio.launchers import keep_other, replace
+from qsend.sysio.shipped import find_shipped
 
 _MARK = b"qsend"
 """In the first line of every page of ours, and in no page of qmail."""
-_PLACES = ("docs/man", "../../../share/qsend/man")
-"""Beside the package: in a checkout, and as pip installs them."""
 
 
 def find_pages() -> Mapping[str, bytes]:
@@ -23,12 +22,8 @@ def find_pages() -> Mapping[str, bytes]:
 
     Raises: Fatal when they cannot be read.
     """
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    for place in _PLACES:
-        directory = os.path.join(os.path.dirname(package), place)
-        if os.path.isdir(directory):
-            return _read(directory)
-    return {}
+    directory = find_shipped("man")
+    return {} if directory is None else _read(directory)
 
 
 def _read(directory: str) -> dict[str, bytes]:

@@ -130,7 +130,7 @@ def _connect(server: SqlServer) -> Connection[Cursor]:
         return pymysql.connect(
             host=server.host,
             port=server.port or 3306,
-            unix_socket=server.socket or _default_socket(server),
+            unix_socket=socket_of(server),
             user=server.login,
             password=server.password,
             database=server.db,
@@ -149,9 +149,10 @@ def _connect(server: SqlServer) -> Connection[Cursor]:
         raise ServerLost(_words(exc)) from exc
 
 
-def _default_socket(server: SqlServer) -> str | None:
-    if server.host != "localhost" or server.port:
-        return None
+def socket_of(server: SqlServer) -> str | None:
+    """The path of the socket to connect to, None for TCP."""
+    if server.socket or server.host != "localhost" or server.port:
+        return server.socket
     return next(filter(os.path.exists, _DEFAULT_SOCKETS), None)
 
 

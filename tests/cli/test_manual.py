@@ -13,7 +13,7 @@ from qsend.core.errors import Fatal
 from qsend.core.model import Account
 from qsend.formats.control import KNOWN
 from qsend.formats.showctl import TABLE
-from qsend.sysio import manpages
+from qsend.sysio import manpages, shipped
 from qsend.sysio.launchers import KEPT, PROGRAMS
 
 MAN = Path(__file__).parents[2] / "docs/man"
@@ -93,5 +93,5 @@ def test_page_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_copy_without_pages_installs_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manpages, "_PLACES", ("nowhere",))
+    monkeypatch.setattr(shipped, "_PLACES", ("nowhere",))
     assert manpages.find_pages() == {}
