@@ -165,7 +165,7 @@ class Dns:
             return [Host(address=address, preference=0, name=domain)]
         if _is_localhost(domain):
             return await self._of_name(domain)
-        answer = await self._ask(domain, MX)
+        answer = await self.ask(domain, MX)
         if answer.outcome is Outcome.TROUBLE:
             raise _no_answer(domain, answer.reason)
         if not answer.mx:
@@ -219,7 +219,7 @@ class Dns:
             return [address], None
         if _is_localhost(name):
             return list(_LOCALHOST), None
-        answers = await asyncio.gather(self._ask(name, A), self._ask(name, AAAA))
+        answers = await asyncio.gather(self.ask(name, A), self.ask(name, AAAA))
         found = dict.fromkeys(
             address
             for answer in answers
@@ -228,8 +228,12 @@ class Dns:
         reasons = [a.reason for a in answers if a.outcome is Outcome.TROUBLE]
         return list(found), reasons[0] if reasons else None
 
-    async def _ask(self, name: bytes, rdtype: RdataType) -> Answer:
-        """The cached or fresh answer; equal questions share one query."""
+    async def ask(self, name: bytes, rdtype: RdataType) -> Answer:
+        """The cached or fresh answer; equal questions share one query.
+
+        Args: as Querier.ask.
+        Raises: nothing but the cancellation that `close` brings.
+        """
         key = (name.lower().removesuffix(b"."), rdtype)
         answer = self._cache.get(key, self._mono())
         if answer is not None:

@@ -31,6 +31,7 @@ import dns.rdtypes.ANY.MX
 import dns.rdtypes.ANY.NS
 import dns.rdtypes.ANY.OPT
 import dns.rdtypes.ANY.SOA
+import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 
@@ -64,14 +65,15 @@ class Answer:
     """The answer to one question.
 
     `mx` holds (preference, target without final dot; b"" for the root) after an
-    MX question, `addresses` canonical text after one for A or AAAA; both in
-    answer order and empty unless FOUND. `ttl_s` says how long the answer is good;
-    `reason` says in words what the TROUBLE was.
+    MX question, `addresses` canonical text after one for A or AAAA, `texts` one
+    text for each TXT record; all in answer order and empty unless FOUND. `ttl_s`
+    says how long the answer is good; `reason` says in words what the TROUBLE was.
     """
 
     outcome: Outcome
     mx: tuple[tuple[int, bytes], ...] = ()
     addresses: tuple[str, ...] = ()
+    texts: tuple[bytes, ...] = ()
     ttl_s: int = 0
     reason: str = ""
 
@@ -127,7 +129,7 @@ class Querier:
 
         Args:
             name: labels joined by dots, with or without the final one, raw bytes.
-            rdtype: MX, A or AAAA.
+            rdtype: MX, A, AAAA or TXT.
         Raises: nothing; every failure is an Answer.
         """
         qname = _qname(name)
@@ -224,16 +226,19 @@ def read_reply(reply: dns.message.Message) -> Answer:
         if not reply.flags & (dns.flags.AA | dns.flags.RA):
             return trouble("the server only refers to others")
         return Answer(outcome=Outcome.NO_DATA, ttl_s=_negative_ttl_s(reply))
-    mx, addresses = [], []
+    mx, addresses, texts = [], [], []
     for rdata in chain.answer:
         if isinstance(rdata, dns.rdtypes.ANY.MX.MX):
             mx.append((rdata.preference, b".".join(rdata.exchange.labels[:-1])))
         elif isinstance(rdata, dns.rdtypes.IN.A.A | dns.rdtypes.IN.AAAA.AAAA):
             addresses.append(canonical(rdata.address))
+        elif isinstance(rdata, dns.rdtypes.ANY.TXT.TXT):
+            texts.append(b"".join(rdata.strings))
     return Answer(
         outcome=Outcome.FOUND,
         mx=tuple(mx),
         addresses=tuple(addresses),
+        texts=tuple(texts),
         ttl_s=chain.minimum_ttl,
     )
 
