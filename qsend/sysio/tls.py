@@ -58,7 +58,7 @@ class TlsBytes:
         """The plain text that `data` completes; ask for `output` afterwards.
 
         Raises: RemoteProtocolError when it is no TLS, or not the right one; what
-            `output` gives then tells the client.
+            `output` gives then may tell the client.
         """
         self._incoming.write(data)
         plain = []
@@ -68,10 +68,9 @@ class TlsBytes:
                 self.is_open = True
             while piece := self._object.read(_READ_MAX):
                 plain.append(piece)
+            self.is_ended = True
         except ssl.SSLWantReadError:
             pass  # it takes more bytes
-        except ssl.SSLZeroReturnError:
-            self.is_ended = True
         except ssl.SSLError as exc:
             raise RemoteProtocolError(f"TLS: {exc.reason}") from exc
         return b"".join(plain)
