@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.formats.control import KNOWN, Controls, lines, one_line, parse_controls
+from qsend.formats.popcontrols import POP_FILES, parse_pop
 from qsend.formats.sqlcontrols import SQL_FILES, parse_sql
 from qsend.formats.sqlserver import parse_sqlserver
 
@@ -227,12 +228,13 @@ def _problems(files: Mapping[str, bytes | None]) -> dict[str, str]:
     known = {
         name: content
         for name, content in files.items()
-        if name in KNOWN | SQL_FILES and content is not None
+        if name in KNOWN | SQL_FILES | POP_FILES and content is not None
     }
     faults = []
     for parse in (
         lambda: parse_controls({"locals": b"", **known}),
         lambda: parse_sql(known, Controls()),
+        lambda: parse_pop(known),
     ):
         try:
             parse()

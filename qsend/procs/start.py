@@ -126,7 +126,7 @@ def _say(line: bytes) -> None:
 
 def _warn_of_secrets(home: str) -> None:
     for name in exposed(home):
-        problem = "holds a password and can be read by others; expected mode 0600"
+        problem = "is secret and can be read by others; expected mode 0600"
         _say(logline.warning(f"control/{name} {problem}"))
 
 

@@ -73,7 +73,7 @@ def control_faults(home: str, owner: Account) -> Iterator[ConfigFault]:
         if found.st_mode & 0o022:
             yield _fault(f"control/{name}", "others than its owner may change it")
     for name in exposed(home):
-        yield _fault(f"control/{name}", "holds a password; expected mode 0600")
+        yield _fault(f"control/{name}", "is secret; expected mode 0600")
 
 
 def alias_faults(home: str) -> Iterator[ConfigFault]:

@@ -112,7 +112,7 @@ PLANTED = [
     ),
     plant(
         lambda home: (home / "control/sqlserver").write_text(SQLSERVER),
-        "control/sqlserver: holds a password; expected mode 0600",
+        "control/sqlserver: is secret; expected mode 0600",
     ),
     plant(
         lambda home: (home / "run").chmod(0o777),

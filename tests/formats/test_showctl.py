@@ -72,7 +72,8 @@ def test_default_that_is_said_holds() -> None:
 
 def test_secrets_are_not_shown() -> None:
     account = b"server db.example\nserver localhost\nlogin me\npassword hush\ndb mail\n"
-    output = said({"sqlserver": account, "servercert.pem": b"hush"})
+    key = b"-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\nhush\n"
+    output = said({"sqlserver": account, "servercert.pem": key})
     assert "\nsqlserver: \nDatabase server: db.example, database mail.\n" in output
     assert "\nservercert.pem: There is a certificate for TLS.\n" in output
     assert "hush" not in output

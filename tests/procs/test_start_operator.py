@@ -98,7 +98,7 @@ def test_a_readable_password_is_warned_of(tree: Opener, home: Path) -> None:
     secret.write_text("server localhost\nlogin q\npassword p\ndb qmail\n")
     secret.chmod(0o640)
     os.kill(made.pid, signal.SIGHUP)
-    made.wait_log(b"warning: control/sqlserver holds a password and can be read")
+    made.wait_log(b"warning: control/sqlserver is secret and can be read")
 
 
 def test_bad_controls_change_nothing(tree: Opener, home: Path) -> None:
