@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from qsend.core.lookups import Locality
 from qsend.core.manager import Manager
 from qsend.core.message import (
     Forget,
@@ -45,6 +46,8 @@ CRASHED: Outcome = (Letter.DEFERRAL, b"lost\n", Cause.CRASHED)
 CHILD_LOST: Outcome = (Letter.DEFERRAL, b"lost\n", Cause.CHILD_LOST)
 MANGLED: Outcome = (Letter.DEFERRAL, b"mangled\n", Cause.MANGLED)
 
+DOWN = b"down"
+"""The trouble of a database that does not answer."""
 NOW = 1_000_000_000
 WEEK = 604800
 SETTINGS = Settings(
@@ -105,6 +108,7 @@ class Sim:
         *,
         now: int = NOW,
         settings: Settings = SETTINGS,
+        places: Callable[[bytes], Locality] | None = None,
     ) -> None:
         self.queue = queue
         self.outcome = outcome
@@ -139,6 +143,13 @@ class Sim:
             self.log.append,
             self.clocks,
         )
+        self.places = places
+        self.asked: deque[
+            tuple[Sequence[bytes], Callable[[Mapping[bytes, Locality]], None]]
+        ] = deque()
+        self.hold_places = False
+        if places is not None:
+            self.loader.places = self
         schedule.load(queue, self.manager, now)
         for messid in queue.list_todo():
             self.manager.known(messid)
@@ -181,6 +192,25 @@ class Sim:
                     self.bounced.append(Event(len(self.queue.disk.ops), recip))
         self.loop.call_soon(lambda: answer(True))
 
+    # what the loader asks of lookup
+
+    def ask(
+        self,
+        addresses: Sequence[bytes],
+        done: Callable[[Mapping[bytes, Locality]], None],
+    ) -> None:
+        self.asked.append((addresses, done))
+
+    def is_down(self, reason: bytes) -> bool:
+        return reason == DOWN
+
+    def answer_places(self) -> None:
+        """Every question asked until now is answered."""
+        assert self.places is not None
+        for _ in range(len(self.asked)):
+            addresses, done = self.asked.popleft()
+            done({address: self.places(address) for address in addresses})
+
     # what the starter asks of spawners
 
     @property
@@ -217,6 +247,8 @@ class Sim:
             self.loop.soon.popleft()()
         if not self.hold_reports:
             self.report_all()
+        if self.places is not None and not self.hold_places:
+            self.answer_places()
 
     def report_all(self) -> None:
         """Every delivery under way ends as the test says."""
@@ -236,7 +268,7 @@ class Sim:
             before = (len(self.queue.disk.ops), len(self.log))
             self.step()
             same = before == (len(self.queue.disk.ops), len(self.log))
-            quiet = quiet + 1 if same and not self.reports else 0
+            quiet = quiet + 1 if same and not self.reports and not self.asked else 0
             if quiet == 2:
                 return
         raise AssertionError("still busy")

@@ -1,4 +1,4 @@
-"""Messages known to be in todo and not yet read: numbers only, each once."""
+"""Messages known to be in todo and not yet taken up: numbers only, each once."""
 
 from __future__ import annotations
 
@@ -15,19 +15,50 @@ class Backlog:
         self._waiting: deque[MessId] = deque()
         self._members: set[MessId] = set()
         self._later = Dues()
+        self._asking: set[MessId] = set()
+        self._parked: dict[MessId, None] = {}
+
+    @property
+    def asking(self) -> int:
+        """Messages that were read, and whose recipients are being looked up."""
+        return len(self._asking)
+
+    @property
+    def parked(self) -> int:
+        """Messages that wait until recipients can be looked up again."""
+        return len(self._parked)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, messid: MessId) -> None:
-        """Put a number at the end unless it is there already."""
-        if messid not in self._members:
+        """Put a number at the end unless it is there already, or asked about."""
+        if messid not in self._members and messid not in self._asking:
+            self._parked.pop(messid, None)
             self._members.add(messid)
             self._waiting.append(messid)
 
     def add_later(self, messid: MessId, due: int) -> None:
         """Put a number in when it is `due`, wall clock seconds."""
         self._later.push(due, messid)
+
+    def ask(self, messid: MessId) -> None:
+        """Its recipients are looked up: until `answered` it is not read again."""
+        self._asking.add(messid)
+
+    def answered(self, messid: MessId) -> None:
+        """The end of `ask`."""
+        self._asking.discard(messid)
+
+    def park(self, messid: MessId) -> None:
+        """Keep a number until `unpark`, or until it is added again."""
+        self._parked[messid] = None
+
+    def unpark(self) -> None:
+        """Put all parked numbers at the end."""
+        parked, self._parked = self._parked, {}
+        for messid in parked:
+            self.add(messid)
 
     def take(self, most: int, now: int) -> list[MessId]:
         """The next numbers to read, at most `most`."""

@@ -40,6 +40,7 @@ _LINKS = (
     ("send", "classic-rspawn"),
     ("send", "classic-clean"),
     ("lspawn", "lookup"),
+    ("send", "lookup"),
     ("login", "lookup"),
     ("pop3d", "login"),
 )

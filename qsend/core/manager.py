@@ -12,18 +12,21 @@ that waits for its time is one pair in a heap. Source: docs/ARCHITECTURE.md.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from qsend.core import bounce, logline, settle
 from qsend.core.backlog import Backlog
 from qsend.core.lastreports import LastReports
 from qsend.core.lifecycle import Lifecycle
 from qsend.core.message import (
+    NO_NOTES,
+    Delivery,
     Forget,
     Job,
     LoadJob,
     LoadTodo,
     Message,
+    Note,
     Phase,
     SaveHolds,
     add_jobs,
@@ -48,7 +51,9 @@ PUT_OFF_S = 600
 """How long a message is put off that could only wait in memory."""
 SYSFAIL_S = 123
 """Retry after a system error on a message (qmail-send.c SLEEP_SYSFAIL)."""
-GAVE_UP = b"This was the last attempt; the message has been in the queue too long.\n"
+GAVE_UP = (
+    b"I'm not going to try again; this message has been in the queue too long.\n"
+)
 _UNJUDGED = (Cause.CRASHED, Cause.MANGLED)
 """Ends of deliveries that nobody judged: not even the last one is a failure."""
 
@@ -64,7 +69,7 @@ class Manager(Lifecycle):
         self.last_reports = LastReports()
         self.exiting = False
         self.configure(settings)
-        self._backlog = Backlog()
+        self.backlog = Backlog()  # the shell looks up recipients, and says so here
         self._slow: deque[tuple[float, MessId]] = deque()
         self._sought: frozenset[bytes] = frozenset()
 
@@ -90,8 +95,8 @@ class Manager(Lifecycle):
 
     @property
     def backlog_size(self) -> int:
-        """Messages in todo that are not read yet."""
-        return len(self._backlog)
+        """Messages in todo that are not taken up yet."""
+        return len(self.backlog) + self.backlog.asking + self.backlog.parked
 
     def next_wake_s(self, now: int, now_mono: float) -> float | None:
         """Seconds until `pump` has something to do by itself; None for never."""
@@ -102,9 +107,9 @@ class Manager(Lifecycle):
             for channel, each in self.dues.items()
             if not self._is_paused(channel)
         ]
-        dues.append(self._backlog.next_due())
+        dues.append(self.backlog.next_due())
         waits += [float(due - now) for due in dues if due is not None]
-        if self._backlog and self.first < FIRST_MAX:
+        if self.backlog and self._first_room() > 0:
             waits.append(0.0)
         if self.dues[Channel.REMOTE].is_searched or self._is_short():
             waits.append(0.0)
@@ -118,7 +123,7 @@ class Manager(Lifecycle):
         if message is not None:
             message.seen_again |= message.phase is Phase.ENDING
         else:
-            self._backlog.add(messid)
+            self.backlog.add(messid)
 
     def todo_loaded(
         self,
@@ -126,12 +131,14 @@ class Manager(Lifecycle):
         recips: Sequence[tuple[Channel, bytes, bytes]],
         now: int,
         now_mono: float,
+        notes: Mapping[int, Note] = NO_NOTES,
     ) -> None:
         """A LoadTodo is answered.
 
         Args:
             message: phase FIRST, without jobs or files.
             recips: (channel, stored address, destination key) in envelope order.
+            notes: on local ones, by position in `recips`.
         """
         self.messages[message.messid] = message
         if not recips:
@@ -140,7 +147,7 @@ class Manager(Lifecycle):
             self.plan(message, settle.finish_first(message, line))
             return
         self.first += 1
-        waits = add_jobs(message, recips, now)
+        waits = add_jobs(message, recips, notes, now)
         keys = {(channel, key) for channel, _, key in recips}
         if len(recips) > FIRST_RECIPS_MAX or self._only_wait(keys, now_mono):
             self.preprocess(message)
@@ -178,7 +185,9 @@ class Manager(Lifecycle):
             self._put_off(load, {key for _, key in keys}, now)
             return
         # Not sooner: what is put off must not count as being in memory.
+        notes = message.notes
         message = self.messages.setdefault(message.messid, message)
+        message.notes = notes
         job = Job(channel, next_retry(message.birth, now, channel))
         message.jobs[channel] = job
         for offset, key in recips:
@@ -190,7 +199,7 @@ class Manager(Lifecycle):
         """The files could not be read just now; try again later."""
         due = now + SYSFAIL_S
         if isinstance(load, LoadTodo):
-            self._backlog.add_later(load.messid, due)
+            self.backlog.add_later(load.messid, due)
         else:
             self.dues[load.channel].push(due, load.messid)
 
@@ -266,11 +275,15 @@ class Manager(Lifecycle):
             failure = None
             if letter is Letter.FAILURE:
                 message.bouncing = True
-                failure = bounce.paragraph(
-                    delivery.recip, text, self.settings.virtualdomains
-                )
+                failure = self._paragraph(message, delivery, text)
             job.settled.append((delivery.offset, failure))
         self.advance(message, job, now, now_mono)
+
+    def _paragraph(self, message: Message, delivery: Delivery, text: bytes) -> bytes:
+        note = message.notes.get(delivery.offset)
+        if note is not None and delivery.attempt.channel is Channel.LOCAL:
+            return bounce.paragraph(note.original, text, {})
+        return bounce.paragraph(delivery.recip, text, self.settings.virtualdomains)
 
     # --- events: time
 
@@ -345,8 +358,8 @@ class Manager(Lifecycle):
                     self.preprocess(message)
 
     def _load(self, now: int) -> None:
-        room = min(LOADS_PER_PUMP, FIRST_MAX - self.first)
-        self._actions += map(LoadTodo, self._backlog.take(room, now))
+        room = min(LOADS_PER_PUMP, self._first_room())
+        self._actions += map(LoadTodo, self.backlog.take(room, now))
         for channel, dues in self.dues.items():
             for messid in self.attempts.waiting[channel].take_parked(LOADS_PER_PUMP):
                 self._load_job(LoadJob(messid, channel, now, is_next=True), now)
@@ -374,6 +387,9 @@ class Manager(Lifecycle):
             self.dues[load.channel].push(now + PUT_OFF_S, load.messid)
         else:
             self._actions.append(load)
+
+    def _first_room(self) -> int:
+        return FIRST_MAX - self.first - self.backlog.asking
 
     def _is_short(self) -> bool:
         return any(each.is_short for each in self.attempts.waiting.values())

@@ -5,9 +5,10 @@ These objects have identity and change; only core/manager.py changes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from types import MappingProxyType
 
 from qsend.core.destinations import Destination
 from qsend.core.model import Channel, DelId, FileIdentity, MessId
@@ -55,13 +56,29 @@ class Job:
         return self.waiting + self.running
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What must be known of a local recipient besides the stored address.
+
+    `original` is the address that a bounce shows. `is_unknown`: there is no such
+    recipient, and no attempt is to be made.
+    """
+
+    original: bytes
+    is_unknown: bool = False
+
+
+NO_NOTES: Mapping[int, Note] = MappingProxyType({})
+
+
 @dataclass(slots=True)
 class Message:
     """One message that has jobs or plans; others are only in the due heaps.
 
     `files` are the channels that still have (or will have) a recipient file.
     `birth` is the arrival, wall clock seconds. `identity` and `birth_ns` are
-    known while the message comes from todo.
+    known while the message comes from todo. `notes` are by the offset of the
+    recipient's record in the local file.
     """
 
     messid: MessId
@@ -75,6 +92,7 @@ class Message:
     bouncing: bool = False
     plans: int = 0
     seen_again: bool = False
+    notes: Mapping[int, Note] = field(default_factory=lambda: NO_NOTES)
 
 
 @dataclass(slots=True)
@@ -160,22 +178,30 @@ class Forget:
 
 
 def add_jobs(
-    message: Message, recips: Sequence[tuple[Channel, bytes, bytes]], now: int
+    message: Message,
+    recips: Sequence[tuple[Channel, bytes, bytes]],
+    notes: Mapping[int, Note],
+    now: int,
 ) -> list[tuple[Job, bytes, int]]:
     """Give a message from todo its jobs, with the offsets their records will have.
 
     Args:
         recips: (channel, stored address, destination key) in envelope order.
+        notes: by position in `recips`, of local ones only.
     Returns: (job, destination key, offset) of each recipient, to be put waiting.
     """
     waits = []
-    for channel, address, key in recips:
+    by_offset = {}
+    for at, (channel, address, key) in enumerate(recips):
         job = message.jobs.get(channel)
         if job is None:
             due = next_retry(message.birth, now, channel)
             job = message.jobs[channel] = Job(channel, due)
             message.files.add(channel)
         waits.append((job, key, job.size))
+        if at in notes:
+            by_offset[job.size] = notes[at]
         job.addresses[job.size] = address
         job.size += len(address) + 2
+    message.notes = by_offset or NO_NOTES
     return waits

@@ -8,18 +8,23 @@ Sync. Source: queue_layout.md; tests cut every plan after each prefix.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from qsend.core.message import Note
 from qsend.core.model import Channel, FileIdentity, MessId
 
 
 @dataclass(frozen=True, slots=True)
 class WriteInfo:
-    """Create info/N with the sender; `birth_ns` becomes its mtime."""
+    """Create info/N with the sender and the notes on local recipients (by the
+    offset of their records); `birth_ns` becomes its mtime.
+    """
 
     sender: bytes
     birth_ns: int
+    notes: Mapping[int, Note]
 
 
 @dataclass(frozen=True, slots=True)

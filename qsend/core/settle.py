@@ -37,7 +37,7 @@ def preprocess(message: Message) -> Plan:
     leave `settled`, failures stay there for a plan after this one. Until RemoveTodo
     is durable a crash leads back to todo/N and all is done again.
     """
-    steps: list[Step] = [WriteInfo(message.sender, message.birth_ns)]
+    steps: list[Step] = [WriteInfo(message.sender, message.birth_ns, message.notes)]
     for channel, job in message.jobs.items():
         done = {offset for offset, failure in job.settled if failure is None}
         job.settled = [row for row in job.settled if row[0] not in done]

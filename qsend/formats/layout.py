@@ -153,7 +153,7 @@ QUEUE_FILES = (
         creates="send",
         reads="send, qmail-qread",
         deletes="send",
-        fields="F<sender>NUL; mtime is the birth",
+        fields="F<sender>NUL, maybe notes on recipients; mtime is the birth",
     ),
     QueueFile(
         path="local/H/N",

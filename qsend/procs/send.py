@@ -1,8 +1,8 @@
 """send: the queue manager, qmail-send's part.
 
 Account qmails, group qmail. Owns info/, local/, remote/ and bounce/; reads mess/
-and todo/. Speaks with start, clean, lspawn, the remote processes and enqueue; its
-log goes to descriptor 1. Exit codes: 0 after TERM or when start is gone, 111 when
+and todo/. Speaks with start, clean, lspawn, the remote processes, enqueue and lookup;
+its log goes to descriptor 1. Exit codes: 0 after TERM or when start is gone, 111 when
 clean is lost or the queue cannot be read. All decisions are core/manager.py's.
 """
 
@@ -50,6 +50,7 @@ from qsend.sysio.loader import Loader
 from qsend.sysio.logsink import LogSink
 from qsend.sysio.loop import READ, Loop, Timer
 from qsend.sysio.parent import Parent
+from qsend.sysio.placeline import PlaceLine
 from qsend.sysio.spawners import CLASSIC, Spawners
 from qsend.sysio.starter import Starter
 from qsend.sysio.sweeper import Sweeper
@@ -120,6 +121,8 @@ class Send:
         self.loader = Loader(
             self.queue, self.syncer, self.manager, routing(boot.controls), log.say
         )
+        self.places = PlaceLine(self.loop, log.say, self.manager.backlog.unpark)
+        self._set_places()
         self.starter = Starter(
             self.queue,
             self.loader,
@@ -329,7 +332,13 @@ class Send:
         self.controls = parse_controls(files, generation)
         self.manager.configure(settings(self.controls, self.classic))
         self.loader.routing = routing(self.controls)
+        self._set_places()
+        self.manager.backlog.unpark()
         self.syncer.set_level(self.controls.durability)
+
+    def _set_places(self) -> None:
+        """Without a database nobody is asked, and nothing waited for."""
+        self.loader.places = self.places if self.controls.has_sql else None
 
     def _save_holds(self) -> None:
         try:
@@ -344,6 +353,8 @@ class Send:
             endpoint = Endpoint(self.loop, sock, self._from_enqueue, self._enqueue_lost)
             self.bouncer.attach(endpoint)
             self._scan()
+        elif name == "lookup":
+            self.places.attach(sock)
         else:
             self.spawners.attach(name, sock)
 

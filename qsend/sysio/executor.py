@@ -275,8 +275,8 @@ class Executor:
         """Change a file of send's own; what must be synced is noted in the run."""
         queue, messid = self._queue, run.plan.messid
         match step:
-            case WriteInfo(sender, birth_ns):
-                run.files.append(queue.create_info(messid, sender, birth_ns))
+            case WriteInfo(sender, birth_ns, notes):
+                run.files.append(queue.create_info(messid, sender, birth_ns, notes))
                 run.dirs.add(queue.dir_fd("info", messid))
             case WriteRecips(channel, records):
                 done = {at for at, (is_done, _) in enumerate(records) if is_done}

@@ -11,12 +11,13 @@ Source: qmail-send.c; queue_layout.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from qsend.core.errors import QueueCorrupt
+from qsend.core.message import NO_NOTES, Note
 from qsend.core.model import SPLIT, Channel, FileIdentity, MessId
 from qsend.formats import paths
-from qsend.formats.info import INFO_MAX, parse_info, render_info
+from qsend.formats.info import INFO_MAX, parse_info, parse_notes, render_info
 from qsend.formats.recips import DONE, RECORD_MAX, parse_recip
 from qsend.sysio.filecalls import FileCalls
 from qsend.sysio.queuedirs import QueueDirs, dir_of
@@ -100,17 +101,28 @@ class Queue:
 
     # info
 
-    def create_info(self, messid: MessId, sender: bytes, birth_ns: int) -> int:
+    def create_info(
+        self,
+        messid: MessId,
+        sender: bytes,
+        birth_ns: int,
+        notes: Mapping[int, Note] = NO_NOTES,
+    ) -> int:
         """Write info/N; an open descriptor, to be synced and closed.
 
         Raises: FileExistsError when a stale one is in the way.
         """
-        return self._create("info", messid, render_info(sender), birth_ns)
+        return self._create("info", messid, render_info(sender, notes), birth_ns)
 
     def read_info(self, messid: MessId) -> tuple[bytes, int]:
         """(sender, birth in whole seconds)."""
         content, mtime_ns = self._read("info", messid, INFO_MAX)
         return parse_info(content), mtime_ns // _SECOND_NS
+
+    def read_notes(self, messid: MessId) -> tuple[bytes, int, Mapping[int, Note]]:
+        """The same, and the notes on local recipients."""
+        content, mtime_ns = self._read("info", messid, INFO_MAX)
+        return parse_info(content), mtime_ns // _SECOND_NS, parse_notes(content)
 
     def info_exists(self, messid: MessId) -> bool:
         """Whether the message is preprocessed (if it is not in todo)."""

@@ -6,14 +6,18 @@ Source: qmail-send.c todo_do, pass_dochan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
 
 from qsend.core import logline
 from qsend.core.errors import QueueCorrupt
+from qsend.core.lookups import Locality
 from qsend.core.manager import Manager
 from qsend.core.message import LoadJob, LoadTodo, Message, Phase
 from qsend.core.model import Channel, FileIdentity, MessId
-from qsend.core.rewrite import rewrite
+from qsend.core.placed import Rewritten, placed
+from qsend.core.rewrite import qualified, rewrite
+from qsend.core.users import Trouble
 from qsend.formats import paths
 from qsend.formats.recips import parse_recips
 from qsend.formats.routing import Routing
@@ -22,6 +26,22 @@ from qsend.sysio import clock
 from qsend.sysio.clock import Clocks
 from qsend.sysio.executor import Committer
 from qsend.sysio.fsq import Queue
+
+
+class Places(Protocol):
+    """Looks up where mail for addresses goes; sysio/placeline.py."""
+
+    def ask(
+        self,
+        addresses: Sequence[bytes],
+        done: Callable[[Mapping[bytes, Locality]], None],
+    ) -> None:
+        """Call `done` with an answer for each of the addresses."""
+
+    def is_down(self, reason: bytes) -> bool:
+        """Whether nothing can be looked up until it says so; `reason` is logged
+        once then.
+        """
 
 
 class Loader:
@@ -43,9 +63,11 @@ class Loader:
         self._say = say
         self._clocks = clocks
         self._fds: dict[MessId, tuple[int, int]] = {}
+        self.places: Places | None = None
+        self._answers: dict[MessId, Mapping[bytes, Locality]] = {}
 
     def load_todo(self, load: LoadTodo) -> None:
-        """Read todo/N and announce the message."""
+        """Read todo/N and announce the message, when its recipients are known."""
         messid, path = load.messid, paths.todo(load.messid)
         try:
             content, mtime_ns = self._queue.read_todo(messid)
@@ -71,7 +93,7 @@ class Loader:
         messid, channel = load.messid, load.channel
         path = paths.info(messid)
         try:
-            sender, birth = self._queue.read_info(messid)
+            sender, birth, notes = self._queue.read_notes(messid)
         except FileNotFoundError:
             # What we remove is not due any more: it was somebody else.
             self._damaged(messid, f"{path} is missing")
@@ -100,6 +122,7 @@ class Loader:
             return
         message = Message(messid, sender, birth, Phase.QUEUED, {}, files)
         message.bouncing = bouncing
+        message.notes = notes
         self._manager.job_loaded(
             message, load, recips, self._clocks.now(), self._clocks.mono()
         )
@@ -123,10 +146,11 @@ class Loader:
 
     def _announce(self, messid: MessId, content: bytes, mtime_ns: int) -> None:
         envelope = parse_todo(content)
-        rules = self.routing.rules
-        rewritten = [rewrite(recip, rules) for recip in envelope.recips]
+        rewritten = self._rewritten(messid, envelope.recips)
+        if rewritten is None:
+            return
         identity = self._identify(
-            messid, any(channel is Channel.REMOTE for channel, _ in rewritten)
+            messid, any(each.channel is Channel.REMOTE for each in rewritten)
         )
         stale = self._queue.unlink_stale(messid)
         if stale:
@@ -152,12 +176,66 @@ class Loader:
         self._manager.todo_loaded(
             message,
             [
-                (channel, address, key(channel, address))
-                for channel, address in rewritten
+                (each.channel, each.address, key(each.channel, each.address))
+                for each in rewritten
             ],
             self._clocks.now(),
             self._clocks.mono(),
+            {at: each.note for at, each in enumerate(rewritten) if each.note},
         )
+
+    def _rewritten(
+        self, messid: MessId, recips: Sequence[bytes]
+    ) -> list[Rewritten] | None:
+        """Where each recipient goes; None when that is not known now.
+
+        What the database is asked about comes back into `load_todo`, which reads
+        the envelope once more: it may be another one by then.
+        """
+        rules = self.routing.rules
+        if self.places is None:
+            return [Rewritten(*rewrite(recip, rules)) for recip in recips]
+        whole = [qualified(recip, rules) for recip in recips]
+        answers = self._answers.pop(messid, {})
+        unknown = {each: None for each in whole if each not in answers}
+        if unknown:
+            self._manager.backlog.ask(messid)
+            self.places.ask(list(unknown), lambda found: self._located(messid, found))
+            return None
+        rewritten = []
+        for address in whole:
+            locality = answers[address]
+            if isinstance(locality, Trouble):
+                self._troubled(messid, locality.text, self.places)
+                return None
+            rewritten.append(placed(address, locality, rules))
+        return rewritten
+
+    def _located(self, messid: MessId, found: Mapping[bytes, Locality]) -> None:
+        """The answers to all questions of one message."""
+        self._manager.backlog.answered(messid)
+        if self._manager.exiting:
+            return  # it stays in todo, for the next send
+        if messid in self._manager.messages:
+            self._manager.known(messid)  # an operator has it removed
+            return
+        self._answers[messid] = found
+        self.load_todo(LoadTodo(messid))
+        self._answers.pop(messid, None)
+
+    def _troubled(self, messid: MessId, reason: bytes, places: Places) -> None:
+        """A recipient could not be looked up: the message stays in todo."""
+        if places.is_down(reason):
+            self._manager.backlog.park(messid)
+            return
+        text = reason.decode("utf-8", "backslashreplace")
+        self._say(
+            logline.warning(
+                f"trouble with a recipient of message {messid}: {text}; "
+                "will try again later"
+            )
+        )
+        self._manager.load_failed(LoadTodo(messid), self._clocks.now())
 
     def _identify(self, messid: MessId, remote: bool) -> FileIdentity:
         """The file's identity; its descriptor is kept where one will be needed."""

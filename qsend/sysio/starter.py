@@ -18,6 +18,8 @@ from qsend.sysio.fsq import Queue
 from qsend.sysio.loader import Loader
 from qsend.sysio.spawnlines import LocalLine, RemoteLines
 
+UNKNOWN = b"Sorry, there is no mailbox here by that name. (#5.1.1)\n"
+"""To a recipient that the database does not have, at a host that it has."""
 UNREADABLE = b"The message could not be read from the queue. (#4.3.0)\n"
 
 
@@ -60,6 +62,8 @@ class Starter:
             self._say(logline.starting(delid, action.messid, action.channel, recip))
         if action.verdict is not None:
             self._defer(action, action.verdict)
+        elif self._is_unknown(action):
+            self._end(action, Letter.FAILURE, UNKNOWN)
         elif action.channel is Channel.LOCAL:
             self._local.start(_by_path(action, *recips[0]))
         elif self._remote.classic is not None:
@@ -117,12 +121,21 @@ class Starter:
             self._queue.close_fd(fd)
             raise
 
+    def _is_unknown(self, action: StartDelivery) -> bool:
+        """Whether there is no such recipient; local ones come one at a time."""
+        message = self._manager.messages.get(action.messid)
+        if message is None or action.channel is not Channel.LOCAL:
+            return False
+        note = message.notes.get(action.recips[0][1])
+        return note is not None and note.is_unknown
+
     def _defer(self, action: StartDelivery, text: bytes) -> None:
+        self._end(action, Letter.DEFERRAL, text)
+
+    def _end(self, action: StartDelivery, letter: Letter, text: bytes) -> None:
         for delid, _offset, _address in action.recips:
             self.report(
-                Report(
-                    delid=delid, letter=Letter.DEFERRAL, text=text, cause=Cause.NORMAL
-                )
+                Report(delid=delid, letter=letter, text=text, cause=Cause.NORMAL)
             )
 
 

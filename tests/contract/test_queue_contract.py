@@ -11,6 +11,7 @@ import os
 import pytest
 
 from qsend.core.errors import QueueCorrupt
+from qsend.core.message import Note
 from qsend.core.model import Channel, MessId
 from qsend.formats.cleanwire import Todo
 from qsend.formats.recips import parse_recips, render_recips
@@ -96,6 +97,13 @@ def test_info_is_read_back_with_its_birth(world: World, sender: bytes) -> None:
     assert world.queue.unlink_info(messid)
     assert not world.queue.unlink_info(messid)
     assert not world.queue.info_exists(messid)
+
+
+def test_notes_on_recipients_are_kept_with_the_sender(world: World) -> None:
+    notes = {0: Note(b"a@x"), 7: Note(b"b@x", is_unknown=True)}
+    world.done(world.queue.create_info(MessId(9), b"s@t", 5_000_000_000, notes))
+    assert world.queue.read_info(MessId(9)) == (b"s@t", 5)
+    assert world.queue.read_notes(MessId(9)) == (b"s@t", 5, notes)
 
 
 def test_create_info_over_a_stale_one_is_refused(world: World) -> None:

@@ -22,13 +22,14 @@ def test_children_are_forked_in_order_with_their_own_descriptors(tree: Opener) -
     socks = {boot["role"]: boot["socks"] for boot in boots}
     assert socks == {
         "enqueue": ["listen", "send", "start"],
-        "lookup": ["listen", "lspawn", "start"],
+        "lookup": ["listen", "lspawn", "send", "start"],
         "clean": ["send", "start"],
         "lspawn": ["lookup", "send", "start"],
         "remote0": ["send", "start"],
         "remote1": ["send", "start"],
         "send": [
-            "clean", "control", "enqueue", "lspawn", "remote0", "remote1", "start",
+            "clean", "control", "enqueue", "lookup", "lspawn", "remote0", "remote1",
+            "start",
         ],
     }  # fmt: skip
     for boot in boots:
@@ -47,12 +48,13 @@ def test_children_are_forked_in_order_with_their_own_descriptors(tree: Opener) -
 
 
 def test_every_pair_of_peers_is_joined(tree: Opener) -> None:
-    met = tree().wait("met", 12)
+    met = tree().wait("met", 14)
     assert {(event["role"], event["name"], event["says"]) for event in met} == {
         pair
         for one, other in (
             ("send", "enqueue"), ("send", "clean"), ("send", "lspawn"),
             ("send", "remote0"), ("send", "remote1"), ("lspawn", "lookup"),
+            ("send", "lookup"),
         )
         for pair in ((one, other, other), (other, one, one))
     }  # fmt: skip

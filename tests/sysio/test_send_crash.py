@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from qsend.core.lookups import Listing, Locality, Stored
 from qsend.core.model import Channel, Letter
+from qsend.core.users import Trouble
 from tests.fakes import FakeQueue
-from tests.sim import DEFERRAL, FAILURE, NOW, SUCCESS, WEEK, Event, Outcome, Sim
+from tests.sim import DEFERRAL, DOWN, FAILURE, NOW, SUCCESS, WEEK, Event, Outcome, Sim
 
 ENVELOPES = {
     "one local": [b"a@here"],
@@ -41,9 +43,13 @@ def accounted(events: list[Event], ops: int) -> set[bytes]:
     return {event.recip for event in events if event.ops <= ops}
 
 
-def finish(queue: FakeQueue, outcome: Callable[[bytes], Outcome]) -> Sim:
+def finish(
+    queue: FakeQueue,
+    outcome: Callable[[bytes], Outcome],
+    places: Callable[[bytes], Locality] | None = None,
+) -> Sim:
     """A second life in which whatever is left is attempted and ends."""
-    sim = Sim(queue, outcome, now=NOW + 2)
+    sim = Sim(queue, outcome, now=NOW + 2, places=places)
     sim.run()
     if sim.manager.dues and any(len(dues) for dues in sim.manager.dues.values()):
         sim.clocks.wall += WEEK + 10**6
@@ -80,6 +86,76 @@ def test_recipients_survive_a_cut_anywhere(
         kinds = {path.partition("/")[0] for path in left.disk.files()}
         assert kinds <= {"lock", "mess"}, (ops, kinds)
         assert left.disk.open_count() < 120
+
+
+STORED: dict[bytes, Locality] = {
+    b"geo@virt": Stored(address=b"a-geo@virt"),
+    b"c@virt": Stored(address=b"c@virt"),
+    b"x@virt": Listing.HOST,
+}
+"""What the database says; of other addresses it knows nothing."""
+VIRTUAL = {
+    "found": [b"geo@virt"],
+    "nobody": [b"x@virt"],
+    "all kinds": [b"x@virt", b"geo@virt", b"a@here", b"c@virt", b"b@x"],
+    "list": [b"x@virt", *(b"r%d@x" % n for n in range(20)), b"geo@virt"],
+}
+
+
+def place(address: bytes) -> Locality:
+    return STORED.get(address, Listing.NONE)
+
+
+@pytest.mark.parametrize("outcome", [all_succeed, all_fail, mixed])
+@pytest.mark.parametrize("name", VIRTUAL)
+@pytest.mark.parametrize("cut", ["kill", "power"])
+def test_virtual_recipients_survive_a_cut_anywhere(
+    name: str, outcome: Callable[[bytes], Outcome], cut: str
+) -> None:
+    """Delivered as stored, bounced as written; who does not exist never leaves."""
+    recips = VIRTUAL[name]
+    queue = FakeQueue()
+    queue.inject(b"Subject: x\n\nbody\n", envelope(recips))
+    begin = len(queue.disk.ops)
+    first = Sim(queue, outcome, places=place)
+    first.run()
+    for ops in range(begin, len(queue.disk.ops) + 1):
+        left = queue.after_kill(ops) if cut == "kill" else queue.after_power_cut(ops)
+        second = finish(left, outcome, place)
+        for recip in recips:
+            known = place(recip)
+            stored = known.address if isinstance(known, Stored) else recip
+            done = stored in accounted(first.delivered, ops) | accounted(
+                second.delivered, 10**9
+            )
+            told = recip in accounted(first.bounced, ops) | accounted(
+                second.bounced, 10**9
+            )
+            assert done != told, f"{recip!r} after {ops}: {queue.disk.ops[ops - 1]}"
+            assert told or known is not Listing.HOST
+        kinds = {path.partition("/")[0] for path in left.disk.files()}
+        assert kinds <= {"lock", "mess"}, (ops, kinds)
+
+
+@pytest.mark.parametrize("cut", ["kill", "power"])
+def test_a_message_whose_recipients_are_looked_up_stays_in_todo(cut: str) -> None:
+    """Asking, and being told nothing, changes no file; the next life asks again."""
+    queue = FakeQueue()
+    queue.inject(b"x\n", envelope([b"geo@virt", b"a@here"]))
+    begin = len(queue.disk.ops)
+    for trouble in (DOWN, b"MySQL misconfiguration"):
+        sim = Sim(queue, all_succeed, places=lambda _: Trouble(text=trouble))  # noqa: B023
+        sim.hold_places = True
+        for _ in range(3):
+            sim.step()
+            assert len(sim.asked) == 1
+        sim.hold_places = False
+        sim.run()
+        assert len(queue.disk.ops) == begin
+        assert sim.manager.backlog_size == (1 if trouble == DOWN else 0)
+    left = queue.after_kill() if cut == "kill" else queue.after_power_cut()
+    last = finish(left, all_succeed, place)
+    assert {event.recip for event in last.delivered} == {b"a-geo@virt", b"a@here"}
 
 
 def test_the_harness_sees_a_loss() -> None:

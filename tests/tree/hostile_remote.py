@@ -96,7 +96,7 @@ def _path_probes(boot: Boot) -> dict[str, Probe]:
         probes[f"mkdir in {where}"] = partial(os.mkdir, new)
         unnamed = os.O_WRONLY | os.O_TMPFILE
         probes[f"unnamed in {where}"] = partial(_open, where, unnamed)
-    for name in ("control.sock", "enqueue.sock"):
+    for name in ("control.sock", "enqueue.sock", "lookup.sock"):
         path = home / "run" / name
         probes[f"connect to {name}"] = partial(_connect, path)
         probes[f"pair to {name}"] = partial(_connect_pair, path)

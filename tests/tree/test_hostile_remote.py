@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qsend.sysio import sandbox
+from tests.mariadb import Database
 from tests.smtppeer import LOCKSTEP, Peer
 from tests.tree.harness import Tree
 
@@ -24,10 +25,10 @@ HOSTILE = Path(__file__).with_name("hostile_remote.py").read_text()
 REFUSED = {b"EACCES", b"EPERM"}
 
 
-def test_broken_in_remote_gets_nowhere(tree: Tree) -> None:
+def test_broken_in_remote_gets_nowhere(tree: Tree, database: Database) -> None:
     with Peer(LOCKSTEP | {"RCPT": [b"450 later", b"250 r"]}) as peer:
         tree.control("smtproutes", f":127.0.0.1:{peer.port}\n")
-        tree.control("sqlserver", "secret")
+        tree.control("sqlserver", database.sqlserver.decode())
         tree.start(patch=f"import os\nos.environ['HOSTALIASES'] = '/x'\n{HOSTILE}")
         tree.queue([b"first@far.example"])
         assert tree.reports(b"first@far.example")[0].startswith(b"deferral")
@@ -39,7 +40,7 @@ def test_broken_in_remote_gets_nowhere(tree: Tree) -> None:
         assert len(answers) == count > 200
         assert answers.pop(b"getenv") == b"ENOENT"
         # No SEQPACKET socket can be reached from one of another type.
-        for name in (b"control.sock", b"enqueue.sock"):
+        for name in (b"control.sock", b"enqueue.sock", b"lookup.sock"):
             assert answers.pop(b"pair to " + name) in (REFUSED | {b"EPROTOTYPE"})
         got = {what for what, answer in answers.items() if answer not in REFUSED}
         assert not got

@@ -15,6 +15,7 @@ from qsend.formats.layout import ENTRIES
 from qsend.sysio import sandbox
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.queuemaker import owner_of
+from tests.mariadb import Database, MariaDb
 from tests.smtppeer import LOCKSTEP, Peer
 from tests.tree import procview
 from tests.tree.harness import Installation, Tree
@@ -32,11 +33,13 @@ LINKS = {
     ("start", "queue"), ("start", "lookup"), ("start", "clean"), ("start", "lspawn"),
     ("start", "remote"), ("start", "send"), ("send", "queue"), ("send", "clean"),
     ("send", "lspawn"), ("send", "remote"), ("lspawn", "lookup"), ("lspawn", "local"),
+    ("send", "lookup"),
 }  # fmt: skip
 LISTENING = Counter(
     {
         ("start", "enqueue.sock"): 1, ("queue", "enqueue.sock"): 1,
         ("start", "control.sock"): 1, ("send", "control.sock"): 1,
+        ("start", "lookup.sock"): 1, ("lookup", "lookup.sock"): 1,
     }
 )  # fmt: skip
 
@@ -63,12 +66,12 @@ class Secretive(Tree):
 
 
 @pytest.fixture(scope="module")
-def running(installation: Installation) -> Iterator[Tree]:
+def running(installation: Installation, mariadb: MariaDb) -> Iterator[Tree]:
     """A tree that has delivered, bounced and asked the network."""
     home = installation.new_home()
     with Secretive(installation, home) as tree, Peer(LOCKSTEP) as peer:
         tree.control("smtproutes", f":127.0.0.1:{peer.port}\n")
-        tree.control("sqlserver", "")
+        tree.control("sqlserver", Database(mariadb).sqlserver.decode())
         (tree.home / "control/sqlserver").chmod(0o600)
         tree.maildir()
         tree.alias("env", f"|env >{tree.home}/alias/env\n")
@@ -207,7 +210,7 @@ def test_home_has_documented_owners_and_modes(
         "alias": (accounts.alias.uid, 0o42755),
         "run/send": (accounts.qmails.uid, 0o40700),
         "run/control.sock": (accounts.qmails.uid, 0o140600),
-        "run/enqueue.sock": (root, 0o140666),
+        "run/enqueue.sock": (root, 0o140666), "run/lookup.sock": (root, 0o140666),
         "control/me": (root, 0o100644), "control/sqlserver": (root, 0o100600),
         "bin/qmail-queue": (root, 0o100755), "bin/qmail-lspawn": (root, 0o100700),
     }  # fmt: skip
@@ -227,7 +230,7 @@ def test_home_has_documented_owners_and_modes(
 def test_no_file_runs_with_its_owners_privilege_or_is_open_to_all(
     running: Tree, installation: Installation
 ) -> None:
-    public = {"run/enqueue.sock"}
+    public = {"run/enqueue.sock", "run/lookup.sock"}
     for top in (running.home, installation.path):
         for path in top.rglob("*"):
             found = path.lstat()
