@@ -16,7 +16,7 @@ from qsend.core.model import Accounts
 from qsend.formats.control import KNOWN
 from qsend.formats.popcontrols import POP_FILES
 from qsend.formats.sqlcontrols import SQL_FILES
-from qsend.sysio import homecheck, queuemaker
+from qsend.sysio import homecheck, queuemaker, sqlcheck
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.controldir import read_controls
 from qsend.sysio.validate import faults_in
@@ -32,7 +32,8 @@ _ELSEWHERE = frozenset(
 _TEACHING = """\
 Looks at the control files (every line), the accounts, the queue directory and the
 messages in it, owners and modes, programs that are setuid, and whether each
-program can read the controls that it needs. Changes nothing; safe while the system
+program can read the controls that it needs; with control/sqlserver, whether the
+database answers and its tables fit the queries. Changes nothing; safe while the system
 runs. Prints one line for each thing found, as FILE:LINE: what was found and what
 was expected; then which sandbox the kernel has for which process. Notes are no
 faults. Exit code 0 when nothing is wrong, 1 otherwise.
@@ -120,6 +121,9 @@ def inspect(home: str, *, single_user: bool) -> tuple[list[ConfigFault], list[st
     faults += homecheck.control_faults(home, accounts.root)
     faults += homecheck.alias_faults(home)
     faults += homecheck.privileged_faults(home)
+    findings = sqlcheck.inspect(home, files, accounts, single_user=single_user)
+    faults += findings.faults
+    notes += findings.notes
     if not single_user:
         faults += homecheck.reading_faults(home, accounts)
     faults += _queue_faults(home, accounts)

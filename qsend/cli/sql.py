@@ -21,8 +21,8 @@ from qsend.sysio.sqladmin import (
     excess_rights,
     grant_reader,
     granted_name,
-    query_problems,
 )
+from qsend.sysio.sqlcheck import query_problems
 
 _TEACHING = f"""\
 `qsend sql init` makes the database of control/sqlserver and its tables mailbox,
@@ -64,7 +64,7 @@ def _init(command: str, args: argparse.Namespace) -> int:
         create_database(admin, server.db)
         for table, is_new in create_tables(admin):
             _say(f"table {table}: {'made' if is_new else 'exists, left as it is'}")
-        problems = list(query_problems(admin, queries))
+        problems = list(query_problems(admin.execute, queries))
         if args.grant_to is not None:
             grant_reader(admin, server, args.grant_to)
     finally:

@@ -14,11 +14,9 @@ from pymysql.connections import Connection
 from pymysql.cursors import Cursor
 
 from qsend.core.errors import ConfigError, ConfigFault, Fatal, TempFail
-from qsend.core.sqlrules import PLACEHOLDERS, Ask, Part
-from qsend.formats.sqlqueries import SqlQueries
 from qsend.formats.sqlserver import SqlServer
 from qsend.sysio.shipped import find_shipped
-from qsend.sysio.sqlconnection import CONNECT_S, socket_of
+from qsend.sysio.sqlconnection import CONNECT_S, QueryRefused, socket_of
 
 Cell = bytes | str | int | None
 Values = Sequence[Cell] | Mapping[str, bytes] | None
@@ -63,14 +61,14 @@ class SqlAdmin:
     def execute(self, sql: str, values: Values = None) -> list[tuple[Cell, ...]]:
         """The rows of one statement; those that change something have none.
 
-        Raises: TempFail.
+        Raises: QueryRefused.
         """
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(sql, values)
                 return list(cursor.fetchall())
         except (pymysql.err.MySQLError, OSError) as exc:
-            raise TempFail(_words(exc)) from exc
+            raise QueryRefused(_words(exc)) from exc
 
     def close(self) -> None:
         """End the connection."""
@@ -128,16 +126,6 @@ def create_tables(admin: SqlAdmin) -> Iterator[tuple[str, bool]]:
             raise Fatal(f"{path}: a statement that makes no table")
         admin.execute(statement)
         yield words[1], words[1] not in existing
-
-
-def query_problems(admin: SqlAdmin, queries: SqlQueries) -> Iterator[str]:
-    """What the server says against each query that does not fit the tables."""
-    for name, placeholders in PLACEHOLDERS.items():
-        part = Part(query=name, values=dict.fromkeys(placeholders, b"x"))
-        try:
-            admin.execute(*queries.statement(Ask(parts=(part,))))
-        except TempFail as exc:
-            yield f"query {name}: {exc}"
 
 
 def grant_reader(admin: SqlAdmin, server: SqlServer, client: str) -> None:
