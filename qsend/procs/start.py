@@ -34,7 +34,7 @@ from qsend.formats import startwire
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.frames import frame
 from qsend.formats.popcontrols import LISTEN
-from qsend.sysio import unixsocket
+from qsend.sysio import lookupclient, unixsocket
 from qsend.sysio.boot import Boot
 from qsend.sysio.classicchild import ClassicProgram, run_classic
 from qsend.sysio.controldir import exposed, read_controls
@@ -43,7 +43,6 @@ from qsend.sysio.ground import (
     Ground,
     control_path,
     injection_path,
-    lookup_path,
     prepare,
 )
 from qsend.sysio.loop import Loop
@@ -170,7 +169,7 @@ class Start:
     def _clear_up(self) -> None:
         home = self._options.home
         unixsocket.remove(control_path(home))
-        unixsocket.remove(lookup_path(home))
+        unixsocket.remove(lookupclient.socket_path(home))
         if not self._detach:
             unixsocket.remove(injection_path(home))
         self._ground.listen.close()

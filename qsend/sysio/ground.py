@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from qsend.core.errors import ConfigError, Fatal
 from qsend.core.model import Accounts
 from qsend.formats.popcontrols import parse_pop
-from qsend.sysio import queuemaker, unixsocket
+from qsend.sysio import lookupclient, queuemaker, unixsocket
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.controldir import read_controls
 from qsend.sysio.mailqueue import take_over
@@ -50,11 +50,6 @@ def control_path(home: str) -> str:
     return f"{home}/run/control.sock"
 
 
-def lookup_path(home: str) -> str:
-    """Where programs ask whose mail an address is."""
-    return f"{home}/run/lookup.sock"
-
-
 def prepare(home: str, single_user: bool) -> Ground:
     """Check everything and open what outlives children.
 
@@ -72,7 +67,7 @@ def prepare(home: str, single_user: bool) -> Ground:
         pop3 = listen_on(parse_pop(files).listeners)
         # Only root and send itself may tell send what to do.
         control = unixsocket.listen_at(control_path(home), 0o600, accounts.qmails)
-        lookup = unixsocket.listen_at(lookup_path(home), 0o666)
+        lookup = unixsocket.listen_at(lookupclient.socket_path(home), 0o666)
         listen = _injection_listener(home)
     except BaseException:
         os.close(lock_fd)
