@@ -66,9 +66,7 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
         }
     ),
     "clean": frozenset({*_ALL, "durability"}),
-    "lspawn": frozenset(
-        {*_ALL, "concurrencylocal", "concurrencyperuser", "durability", "patrn"}
-    ),
+    "lspawn": frozenset({*_ALL, "concurrencyperuser", "durability", "patrn"}),
     "remote": frozenset(
         {*_ALL, "helohost", "resolvers", "timeoutconnect", "timeoutremote"}
     ),
