@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "release": ("control", "undo a hold"),
     "remove": ("control", "remove one message, without a bounce"),
     "reload": ("control", "read the control files again"),
+    "tcprules": ("tcprules", "make and try out the rules of who may connect"),
     "stop": ("control", "finish running deliveries and end"),
     "sql": ("sql", "make the tables of virtual users"),
 }

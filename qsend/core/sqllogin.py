@@ -14,6 +14,7 @@ from enum import Enum
 from qsend.core.errors import TempFail
 from qsend.core.lookups import YesNo
 from qsend.core.model import User
+from qsend.core.relay import HOST_MAX, host_keys
 from qsend.core.sqlrules import (
     Ask,
     Judged,
@@ -29,9 +30,6 @@ from qsend.core.sqlrules import (
     text,
 )
 from qsend.core.users import Candidate, Trouble
-
-_HOST_MAX = 255
-"""Longest name in the DNS; nothing longer is anybody's host."""
 
 
 class PasswordType(Enum):
@@ -136,9 +134,5 @@ def judge_rcpthost(rows: Sequence[Row], host: bytes) -> Judged[YesNo]:
 
 
 def _host_keys(host: bytes) -> list[bytes]:
-    """`sub.dom`, `.dom`: most to least specific; nothing for what is no name."""
-    if not host or len(host) > _HOST_MAX:
-        return []
-    name = host.lower()
-    dots = [at for at in range(1, len(name)) if name[at : at + 1] == b"."]
-    return [name, *(name[at:] for at in dots)]
+    """Nothing for what is no name."""
+    return host_keys(host) if 0 < len(host) <= HOST_MAX else []

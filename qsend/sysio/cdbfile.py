@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 
 import cdblib
 
@@ -82,6 +83,20 @@ class CdbFile:
         except struct.error as exc:
             raise self._fault("it ends inside a record or a table") from exc
         return value
+
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, value), in the order in which they were written.
+
+        Raises: as `get`.
+        """
+        try:
+            for record in self._reader.iteritems():
+                self._pages.reads_left = _READS_MAX
+                yield record
+        except _Damaged as exc:
+            raise self._fault(str(exc)) from exc
+        except struct.error as exc:
+            raise self._fault("it ends inside a record") from exc
 
     def close(self) -> None:
         """Close the descriptor; call it once."""

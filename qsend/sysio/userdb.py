@@ -18,18 +18,14 @@ from qsend.core.model import Account, Accounts, User
 from qsend.core.users import NoUser, Outcome, Trouble
 from qsend.formats import usersdb
 from qsend.sysio import passwd
-from qsend.sysio.cdbfile import CdbFile
-
-_Stamp = tuple[int, int, int, int]
+from qsend.sysio.watchedcdb import WatchedCdb
 
 
 class UsersCdb:
     """users/cdb, opened again whenever the file has become another."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self._stamp: _Stamp | None = None
-        self._cdb: CdbFile | None = None
+        self._cdb = WatchedCdb(path, usersdb.FILE)
         self._wildcards: frozenset[int] = frozenset()
 
     def refresh(self) -> bool:
@@ -38,16 +34,14 @@ class UsersCdb:
         Raises: ConfigError when it cannot be used, OSError when it cannot be read;
             the next call tries again.
         """
-        try:
-            status = os.stat(self._path)
-        except FileNotFoundError:
-            changed = self._stamp is not None
-            self._forget()
-            return changed
-        if self._stamp == _stamp(status):
+        if not self._cdb.refresh():
             return False
-        self._forget()
-        self._open()
+        try:
+            found = self._cdb.get(usersdb.WILDCARDS_KEY)
+            self._wildcards = usersdb.parse_wildcards(found)
+        except BaseException:
+            self._cdb.close()
+            raise
         return True
 
     def find(self, local: bytes) -> User | None:
@@ -55,7 +49,7 @@ class UsersCdb:
 
         Raises: ConfigError when the file or the record is damaged; OSError.
         """
-        if self._cdb is None:
+        if not self._cdb.is_there:
             return None
         for key, rest in usersdb.keys(local, self._wildcards):
             value = self._cdb.get(key)
@@ -65,27 +59,7 @@ class UsersCdb:
 
     def close(self) -> None:
         """Give the descriptor back; `refresh` opens the file again."""
-        self._forget()
-
-    def _open(self) -> None:
-        fd = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            stamp = _stamp(os.fstat(fd))
-            cdb = CdbFile(fd, usersdb.FILE)
-            wildcards = usersdb.parse_wildcards(cdb.get(usersdb.WILDCARDS_KEY))
-        except BaseException:
-            os.close(fd)
-            raise
-        self._stamp, self._cdb, self._wildcards = stamp, cdb, wildcards
-
-    def _forget(self) -> None:
-        if self._cdb is not None:
-            self._cdb.close()
-        self._stamp, self._cdb, self._wildcards = None, None, frozenset()
-
-
-def _stamp(status: os.stat_result) -> _Stamp:
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+        self._cdb.close()
 
 
 class UserDb:
