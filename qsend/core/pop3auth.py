@@ -107,7 +107,7 @@ class Authorization:
                 return self._pass(command.rest)
             case b"APOP":
                 return self._apop(command.argument)
-            case b"STLS" if self._offers_tls:
+            case b"STLS" if self._offers_tls and not command.argument:
                 return StartTls(text=b"+OK begin TLS\r\n")
             case b"CAPA":
                 return Say(text=capabilities(offers_tls=self._offers_tls))

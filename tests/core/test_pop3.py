@@ -114,6 +114,7 @@ def test_tls_is_offered_once_and_forgets_the_user() -> None:
     made = Authorization(challenge=CHALLENGE, offers_tls=True)
     assert b"\r\nSTLS\r\n" in text_of(made.take(command(b"CAPA")))
     made.take(command(b"USER ann"))
+    assert made.take(command(b"STLS x")) == Say(text=b"-ERR authorization first\r\n")
     assert isinstance(made.take(command(b"STLS")), StartTls)
     made.secured()
     assert made.take(command(b"PASS x")) == Say(text=b"-ERR USER first\r\n")

@@ -15,10 +15,9 @@ from pwd import getpwnam
 
 import pytest
 
-from tests.mariadb import *  # noqa: F403 - its fixtures
 from tests.tree.conftest import installation as installation
 from tests.tree.conftest import login as login
-from tests.tree.harness import HOST, Installation, Tree
+from tests.tree.harness import Installation, Tree
 
 PASSWORD = "pass word \xe9"
 
@@ -150,4 +149,49 @@ def add_message(
     return path
 
 
-ADDRESS = f"%s@{HOST}"
+class Raw:
+    """A client that sends what it likes."""
+
+    def __init__(self, port: int) -> None:
+        self._sock: socket.socket = socket.create_connection(("127.0.0.1", port), 60)
+        self._stream = self._sock.makefile("rb")
+        self.greeting = self._stream.readline()
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._stream.close()
+        self._sock.close()
+
+    def send(self, data: bytes) -> None:
+        self._sock.sendall(data)
+
+    def half_close(self) -> None:
+        """Say nothing more, and listen."""
+        self._sock.shutdown(socket.SHUT_WR)
+
+    def line(self) -> bytes:
+        """The next line of the server; b"" at its end."""
+        return self._stream.readline()
+
+    def ask(self, line: bytes) -> bytes:
+        """Send a line; the answer."""
+        self.send(line + b"\r\n")
+        return self.line()
+
+    def rest(self) -> bytes:
+        """All that comes until the server hangs up."""
+        return self._stream.read()
+
+    def start_tls(self) -> None:
+        """Go on inside TLS, whatever the certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self._sock = context.wrap_socket(self._sock)
+        self._stream.close()
+        self._stream = self._sock.makefile("rb")
