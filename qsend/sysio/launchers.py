@@ -40,6 +40,7 @@ PROGRAMS: Mapping[str, tuple[str, int]] = {
     "qmail-getpw": ("qmail_getpw", 0o755),
     "qmail-popup": ("qmail_popup", 0o755),
     "qmail-pop3d": ("qmail_pop3d", 0o755),
+    "checkpassword": ("checkpassword", 0o700),
     "splogger": ("splogger", 0o755),
     "config": ("config", 0o755),
     "config-fast": ("config_fast", 0o755),
