@@ -196,7 +196,7 @@ class Attempts:
         of a user's own child does not count: he can kill it as often as he likes.
         """
         match cause:
-            case Cause.NORMAL | Cause.UNREACHABLE | Cause.MANGLED:
+            case Cause.NORMAL | Cause.UNREACHABLE | Cause.MANGLED | Cause.UNRESOLVED:
                 self.suspects.pop(messid, None)
                 return False
             case Cause.CHILD_LOST:

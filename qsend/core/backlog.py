@@ -24,9 +24,9 @@ class Backlog:
         return len(self._asking)
 
     @property
-    def parked(self) -> int:
-        """Messages that wait until recipients can be looked up again."""
-        return len(self._parked)
+    def size(self) -> int:
+        """All of them, whatever they wait for, but those that are only due later."""
+        return len(self._waiting) + len(self._asking) + len(self._parked)
 
     def __len__(self) -> int:
         return len(self._waiting)

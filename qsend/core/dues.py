@@ -8,7 +8,7 @@ out a few at a time, and whoever looks at them puts back what does not match.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from qsend.core.model import MessId
 
@@ -87,6 +87,13 @@ class Dues:
         """Everything is due now; the order stays."""
         for due, messid in self.take_all():
             self._heap.append(min(due, now) << 64 | messid)
+        heapq.heapify(self._heap)
+
+    def some_now(self, messids: Collection[MessId], now: int) -> None:
+        """These are due now, where they are scheduled at all."""
+        for due, messid in self.take_all():
+            when = min(due, now) if messid in messids else due
+            self._heap.append(when << 64 | messid)
         heapq.heapify(self._heap)
 
 

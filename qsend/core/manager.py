@@ -51,9 +51,7 @@ PUT_OFF_S = 600
 """How long a message is put off that could only wait in memory."""
 SYSFAIL_S = 123
 """Retry after a system error on a message (qmail-send.c SLEEP_SYSFAIL)."""
-GAVE_UP = (
-    b"I'm not going to try again; this message has been in the queue too long.\n"
-)
+GAVE_UP = b"I'm not going to try again; this message has been in the queue too long.\n"
 _UNJUDGED = (Cause.CRASHED, Cause.MANGLED)
 """Ends of deliveries that nobody judged: not even the last one is a failure."""
 
@@ -69,7 +67,8 @@ class Manager(Lifecycle):
         self.last_reports = LastReports()
         self.exiting = False
         self.configure(settings)
-        self.backlog = Backlog()  # the shell looks up recipients, and says so here
+        self.backlog = Backlog()  # whoever looks recipients up says so here
+        self.unresolved: set[MessId] = set()  # deferred for want of a lookup
         self._slow: deque[tuple[float, MessId]] = deque()
         self._sought: frozenset[bytes] = frozenset()
 
@@ -96,7 +95,7 @@ class Manager(Lifecycle):
     @property
     def backlog_size(self) -> int:
         """Messages in todo that are not taken up yet."""
-        return len(self.backlog) + self.backlog.asking + self.backlog.parked
+        return self.backlog.size
 
     def next_wake_s(self, now: int, now_mono: float) -> float | None:
         """Seconds until `pump` has something to do by itself; None for never."""
@@ -109,7 +108,7 @@ class Manager(Lifecycle):
         ]
         dues.append(self.backlog.next_due())
         waits += [float(due - now) for due in dues if due is not None]
-        if self.backlog and self._first_room() > 0:
+        if self.backlog and self.first + self.backlog.asking < FIRST_MAX:
             waits.append(0.0)
         if self.dues[Channel.REMOTE].is_searched or self._is_short():
             waits.append(0.0)
@@ -220,6 +219,7 @@ class Manager(Lifecycle):
         elif plan.purpose is Purpose.END:
             del self.messages[plan.messid]
             self.last_reports.forget(plan.messid)
+            self.unresolved.discard(plan.messid)
             self.attempts.suspects.pop(plan.messid, None)
             if b"mess:%d" % plan.messid in self.attempts.held:
                 self.attempts.held.discard(b"mess:%d" % plan.messid)
@@ -270,6 +270,8 @@ class Manager(Lifecycle):
         job.running -= 1
         if letter is Letter.DEFERRAL:
             job.left += 1
+            if cause is Cause.UNRESOLVED:
+                self.unresolved.add(message.messid)
             self.last_reports.note(message.messid, text)
         else:
             failure = None
@@ -358,7 +360,7 @@ class Manager(Lifecycle):
                     self.preprocess(message)
 
     def _load(self, now: int) -> None:
-        room = min(LOADS_PER_PUMP, self._first_room())
+        room = min(LOADS_PER_PUMP, FIRST_MAX - self.first - self.backlog.asking)
         self._actions += map(LoadTodo, self.backlog.take(room, now))
         for channel, dues in self.dues.items():
             for messid in self.attempts.waiting[channel].take_parked(LOADS_PER_PUMP):
@@ -387,9 +389,6 @@ class Manager(Lifecycle):
             self.dues[load.channel].push(now + PUT_OFF_S, load.messid)
         else:
             self._actions.append(load)
-
-    def _first_room(self) -> int:
-        return FIRST_MAX - self.first - self.backlog.asking
 
     def _is_short(self) -> bool:
         return any(each.is_short for each in self.attempts.waiting.values())

@@ -60,6 +60,8 @@ class Cause(IntEnum):
     in which other recipients have a share."""
     MANGLED = 4
     """A classic spawner's report has no known letter: nothing is known."""
+    UNRESOLVED = 5
+    """It could not be found out whose mail it is: tried again when it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,16 @@ def flush(manager: Manager, what: bytes, now: int) -> None:
         _flush_message(manager, _messid(what), now)
 
 
+def resolve(manager: Manager, now: int) -> None:
+    """Recipients and users can be looked up again: try what waits for that."""
+    manager.backlog.unpark()
+    unresolved, manager.unresolved = manager.unresolved, set()
+    if unresolved:
+        manager.dues[Channel.LOCAL].some_now(unresolved, now)
+    for messid in unresolved & manager.messages.keys():
+        _repeat(manager.messages[messid], Channel.LOCAL)
+
+
 def cure(manager: Manager) -> None:
     """Forget which destinations and hosts could not be reached; nothing gets due."""
     manager.attempts.waiting[Channel.REMOTE].cure()

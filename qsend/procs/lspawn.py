@@ -24,7 +24,7 @@ from qsend.core import logline, spawncheck
 from qsend.core.address import log_safe, split
 from qsend.core.errors import ConfigError, Fatal, RemoteProtocolError
 from qsend.core.localpool import Work
-from qsend.core.model import Account, DelId, Letter, User
+from qsend.core.model import Account, Cause, DelId, Letter, User
 from qsend.core.spawncheck import Answer
 from qsend.core.users import NoUser, Outcome, Trouble, refusal
 from qsend.formats import delivery, frames, lookupwire
@@ -181,7 +181,7 @@ class Lspawn:
             self._answer(command, (Letter.SUCCESS, b""))
         elif self._lookup is None or self._lookup.closed:
             os.close(message)
-            self._answer(command, _LOOKUP_GONE)
+            self._answer(command, _LOOKUP_GONE, Cause.UNRESOLVED)
         else:
             self._ask(self._lookup, command, local, message)
 
@@ -234,14 +234,15 @@ class Lspawn:
     def _lookup_lost(self) -> None:
         asked, self._asked = self._asked, set()
         for serial in sorted(asked):
-            self._finish(serial, _LOOKUP_GONE)
+            self._finish(serial, _LOOKUP_GONE, Cause.UNRESOLVED)
 
     def _resolved(self, serial: DelId, outcome: Outcome) -> None:
         match outcome:
             case NoUser():
                 self._finish(serial, spawncheck.NO_ALIAS)
             case Trouble(text=text):
-                self._finish(serial, spawncheck.lookup_trouble(text))
+                answer = spawncheck.lookup_trouble(text)
+                self._finish(serial, answer, Cause.UNRESOLVED)
             case User() as user:
                 self._found(serial, user)
             case _:
@@ -285,13 +286,15 @@ class Lspawn:
             message,
         )
 
-    def _finish(self, serial: DelId, answer: Answer) -> None:
+    def _finish(
+        self, serial: DelId, answer: Answer, cause: Cause = Cause.NORMAL
+    ) -> None:
         """Report on a delivery that no child got."""
         message = self._deliveries[serial].message
         if message is not None:
             os.close(message)
         letter, text = answer
-        self._report(Report(delid=serial, letter=letter, text=text))
+        self._report(Report(delid=serial, letter=letter, text=text, cause=cause))
 
     def _report(self, report: Report) -> None:
         """A child's report, or why there will be none; unheard if its send is gone."""
@@ -301,11 +304,13 @@ class Lspawn:
         own = replace(report, delid=entry.command.delid)
         entry.asked_by.send(delivery.render_report(own, delivery.REPORT_LOCAL_MAX))
 
-    def _answer(self, command: LocalDelivery, answer: Answer) -> None:
+    def _answer(
+        self, command: LocalDelivery, answer: Answer, cause: Cause = Cause.NORMAL
+    ) -> None:
         """Report on a command at once."""
         assert self._send is not None
         letter, text = answer
-        report = Report(delid=command.delid, letter=letter, text=text)
+        report = Report(delid=command.delid, letter=letter, text=text, cause=cause)
         self._send.send(delivery.render_report(report, delivery.REPORT_LOCAL_MAX))
 
     def _new_serial(self) -> DelId:

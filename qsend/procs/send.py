@@ -29,7 +29,7 @@ from qsend.core.message import (
     StartDelivery,
 )
 from qsend.core.model import Channel
-from qsend.core.operator import flush, restore
+from qsend.core.operator import flush, resolve, restore
 from qsend.core.plan import Plan, Purpose
 from qsend.formats import injection, startwire
 from qsend.formats.control import parse_controls
@@ -121,7 +121,9 @@ class Send:
         self.loader = Loader(
             self.queue, self.syncer, self.manager, routing(boot.controls), log.say
         )
-        self.places = PlaceLine(self.loop, log.say, self.manager.backlog.unpark)
+        self.places = PlaceLine(
+            self.loop, log.say, lambda: resolve(self.manager, clock.now())
+        )
         self._set_places()
         self.starter = Starter(
             self.queue,
@@ -333,7 +335,7 @@ class Send:
         self.manager.configure(settings(self.controls, self.classic))
         self.loader.routing = routing(self.controls)
         self._set_places()
-        self.manager.backlog.unpark()
+        resolve(self.manager, clock.now())
         self.syncer.set_level(self.controls.durability)
 
     def _set_places(self) -> None:

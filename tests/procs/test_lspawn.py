@@ -304,7 +304,10 @@ def test_lookup_killed_defers_its_questions_and_is_replaced(open_tmp: Path) -> N
         assert {report.delid for report in reports} == asked
         late = running.told("bob@h")
         for report in [*reports, late]:
-            assert (report.letter, report.cause) == (Letter.DEFERRAL, Cause.NORMAL)
+            assert (report.letter, report.cause) == (
+                Letter.DEFERRAL,
+                Cause.UNRESOLVED,
+            )
             assert b"#4.3.0" in report.text
         running.replace_lookup()
         assert running.facts("ann")["pid"] == child
