@@ -91,6 +91,19 @@ def with_address(ttl: int, address: str = "127.0.0.6") -> Reply:
     return reply
 
 
+def with_text(text: str) -> Reply:
+    """A TXT record that is good for a minute."""
+
+    def reply(query: dns.message.Message) -> bytes:
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.AA
+        name = query.question[0].name
+        response.answer.append(dns.rrset.from_text(name, 60, "IN", "TXT", text))
+        return response.to_wire()
+
+    return reply
+
+
 def referral(query: dns.message.Message) -> bytes:
     response = dns.message.make_response(query)
     response.flags &= ~dns.flags.RA
