@@ -28,6 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tcprules": ("tcprules", "make and try out the rules of who may connect"),
     "stop": ("control", "finish running deliveries and end"),
     "sql": ("sql", "make the tables of virtual users"),
+    "user": ("user", "mailboxes of virtual users: add, passwd, suspend, remove"),
+    "virtual": ("virtual", "lead mail for virtual addresses to users"),
+    "alias": ("virtual", "what happens to mail of a user or extension"),
+    "rcpthost": ("virtual", "hosts whose mail is accepted"),
 }
 """Each command, its module in qsend.cli, and what it does. The module's main gets
 the command's own name first, then its arguments."""

@@ -31,19 +31,23 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
-    def add_home(self) -> None:
+    def add_home(self, default: str | None = None) -> None:
         """The option that says which qsend is meant."""
         self.add_argument(
             "--home",
             metavar="DIR",
+            default=default,
             help="qsend's home; default: $QSEND_HOME, else the path in "
             "/etc/qsend/home, else /var/qmail",
         )
 
-    def add_json(self) -> None:
+    def add_json(self, default: str | bool = False) -> None:
         """The option for programs that read the answer."""
         self.add_argument(
-            "--json", action="store_true", help="print JSON instead of a table"
+            "--json",
+            action="store_true",
+            default=default,
+            help="print JSON instead of a table",
         )
 
     def error(self, message: str) -> NoReturn:

@@ -26,13 +26,14 @@ and no more. What writes uses an administrator's account:
 No password is taken from the command line, where every process could see it."""
 
 
-def add_admin(parser: argparse.ArgumentParser) -> None:
+def add_admin(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """The options of ADMIN_TEACHING."""
-    parser.add_argument("--admin-file", metavar="FILE", help="who may write, and where")
-    parser.add_argument("--admin-login", metavar="NAME", help="who may write")
-    parser.add_argument(
-        "--admin-password-file", metavar="FILE", help="the password, `-` to read it"
-    )
+    for name, value, words in (
+        ("--admin-file", "FILE", "who may write, and where"),
+        ("--admin-login", "NAME", "who may write"),
+        ("--admin-password-file", "FILE", "the password, `-` to read it"),
+    ):
+        parser.add_argument(name, metavar=value, default=default, help=words)
 
 
 def running_server(home: str) -> SqlServer:

@@ -68,7 +68,7 @@ def instructed(
     if not chosen:
         notes.steps.append(f"alias has no rows for {shown(user.name)}, {shown(alias)}")
         return user
-    lines = sorted({_line(row, key) for row in chosen}, key=_order)
+    lines = sorted({instruction_line(row, key) for row in chosen}, key=_order)
     content = b"".join(line + b"\n" for line in lines)
     if len(content) > INSTRUCTIONS_MAX:
         raise TempFail(f"{key}: a list of more than {INSTRUCTIONS_MAX} bytes")
@@ -92,8 +92,8 @@ def _chosen(
     return ext.lower(), []
 
 
-def _line(row: Row, key: str) -> bytes:
-    """One line of instructions. Raises: Misconfigured."""
+def instruction_line(row: Row, key: str) -> bytes:
+    """The instruction of a row; `key` names it. Raises: Misconfigured."""
     username, host = text(row[1]), text(row[2])
     if not username.strip():
         raise Misconfigured(f"{key}: blank alias_username")

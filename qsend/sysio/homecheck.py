@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from qsend.core.errors import ConfigFault
 from qsend.core.model import Account, Accounts
 from qsend.sysio import sandbox
+from qsend.sysio.askchild import ask_child
 from qsend.sysio.controldir import exposed
-from qsend.sysio.fork import fork_child
 from qsend.sysio.homemaker import ALIASES, directories
 from qsend.sysio.launchers import KEPT
 from qsend.sysio.privilege import drop
@@ -144,7 +144,7 @@ def _active(role: str, home: str) -> Sequence[str]:
         os.write(write, " ".join(sandbox.apply(role, home)).encode())
         return 0
 
-    return _ask_child(apply).decode().split()
+    return ask_child(apply).decode().split()
 
 
 def reading_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:
@@ -172,22 +172,9 @@ def unreadable(paths: Sequence[str], account: Account) -> Mapping[str, str]:
 
     Raises: TempFail when no child can be had.
     """
-    answer = _ask_child(lambda write: _try(paths, account, write))
+    answer = ask_child(lambda write: _try(paths, account, write))
     found = json.loads(answer or b"{}")
     return {path: str(found[path]) for path in paths if path in found}
-
-
-def _ask_child(answer: Callable[[int], int]) -> bytes:
-    """All that a child writes to the descriptor that `answer` gets in it."""
-    read, write = os.pipe2(os.O_CLOEXEC)
-    with open(read, "rb") as pipe:
-        try:
-            pid = fork_child(lambda: answer(write), (write,), "check")
-        finally:
-            os.close(write)
-        told = pipe.read()
-    os.waitpid(pid, 0)
-    return told
 
 
 def _try(paths: Iterable[str], account: Account, write: int) -> int:
