@@ -20,11 +20,13 @@ from qsend.core.mx import canonical
 from qsend.formats.tcprules import (
     LENGTHS_KEYS,
     LINE_MAX,
+    SERVICES,
     parse_rule,
     records,
     render_line,
+    rules_name,
 )
-from qsend.sysio.accessfile import SERVICES, AccessFile, rules_name
+from qsend.sysio.accessfile import AccessFile
 from qsend.sysio.cdbfile import CdbFile
 from qsend.sysio.cdbmaker import make_cdb
 

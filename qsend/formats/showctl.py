@@ -1,7 +1,8 @@
 """What qmail-showctl says of every control file.
 
-The lines of qmail's own controls are qmail's, which scripts look for; qsend's
-controls follow in the same form. Must not: read anything.
+The lines of qmail's own controls are qmail's, which scripts look for, but where qsend
+does otherwise (without rcpthosts); qsend's controls follow in the same form.
+Must not: read anything.
 Source: qmail-showctl.c; qmail-control(5); formats/control.py.
 """
 
@@ -11,10 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from qsend.core.errors import ConfigError, ConfigFault
+from qsend.formats.accesscontrols import (
+    ACCESS_FILES,
+    DEADLINE,
+    DEADLINE_BOUNDS,
+    parse_access,
+)
 from qsend.formats.control import KNOWN, Controls, lines, one_line, parse_controls
 from qsend.formats.popcontrols import POP_FILES, parse_pop
 from qsend.formats.sqlcontrols import SQL_FILES, parse_sql
 from qsend.formats.sqlserver import parse_sqlserver
+from qsend.formats.tcprules import SERVICES, rules_name
 
 OOPS = "Oops! Trouble reading this file."
 _PRINTABLE = bytes(byte if 32 <= byte <= 126 else ord("?") for byte in range(256))
@@ -84,30 +92,33 @@ def several(default: str, before: str, after: str) -> Sentences:
     return say
 
 
-def _more_hosts(facts: Facts, name: str) -> Iterator[str]:
-    recipients = "SMTP clients may send messages to recipients at "
-    if "rcpthosts" in facts.files:
-        return several("No effect.", recipients, ".")(facts, name)
-    without = "No rcpthosts; "
-    return several(
-        f"{without}morercpthosts is irrelevant.",
-        f"{without}doesn't matter that morercpthosts has ",
-        ".",
-    )(facts, name)
+def compiled(source: str) -> Sentences:
+    """The database that some program makes of the file `source`."""
+
+    def say(facts: Facts, name: str) -> Iterator[str]:
+        text, cdb = facts.mtimes.get(source), facts.mtimes.get(name)
+        if text is None and cdb is None:
+            yield "(Default.) No effect."
+        elif text is None:
+            yield f"Oops! {name} exists but {source} doesn't."
+        elif cdb is None:
+            yield f"Oops! {source} exists but {name} doesn't."
+        elif text > cdb:
+            yield f"Oops! {name} is older than {source}."
+        else:
+            yield "Modified recently enough; hopefully up to date."
+
+    return say
 
 
-def _more_hosts_cdb(facts: Facts, name: str) -> Iterator[str]:
-    text, cdb = facts.mtimes.get("morercpthosts"), facts.mtimes.get(name)
-    if text is None and cdb is None:
-        yield "(Default.) No effect."
-    elif text is None:
-        yield "Oops! morercpthosts.cdb exists but morercpthosts doesn't."
-    elif cdb is None:
-        yield "Oops! morercpthosts exists but morercpthosts.cdb doesn't."
-    elif text > cdb:
-        yield "Oops! morercpthosts.cdb is older than morercpthosts."
-    else:
-        yield "Modified recently enough; hopefully up to date."
+def _rules() -> Iterator[tuple[str, Sentences]]:
+    """Access rules, and their databases, which are what counts."""
+    for service in SERVICES:
+        title = service.upper()
+        none = f"No {title} client is treated otherwise than others."
+        cdb = rules_name(service)
+        yield cdb.removesuffix(".cdb"), several(none, f"{title} rule: ", "")
+        yield cdb, compiled(cdb.removesuffix(".cdb"))
 
 
 def _database(facts: Facts, name: str) -> Iterator[str]:
@@ -162,12 +173,14 @@ TABLE: Mapping[str, Sentences] = {
     "qmqpservers": several("No QMQP servers.", "QMQP server: ", "."),
     "queuelifetime": number(604800, "Message lifetime in the queue is ", " seconds"),
     "rcpthosts": several(
-        "SMTP clients may send messages to any recipient.",
+        "Only SMTP clients with RELAYCLIENT or a login may send messages.",
         "SMTP clients may send messages to recipients at ",
         ".",
     ),
-    "morercpthosts": _more_hosts,
-    "morercpthosts.cdb": _more_hosts_cdb,
+    "morercpthosts": several(
+        "No effect.", "SMTP clients may send messages to recipients at ", "."
+    ),
+    "morercpthosts.cdb": compiled("morercpthosts"),
     "smtpgreeting": text("smtpgreeting", "SMTP greeting: 220 ", by_me=True),
     "smtproutes": several("No artificial SMTP routes.", "SMTP route: ", ""),
     "timeoutconnect": number(60, "SMTP client connection timeout is ", " seconds"),
@@ -197,6 +210,10 @@ TABLE: Mapping[str, Sentences] = {
     "concurrencypop3dperip": number(20, "POP3 sessions at once of one address: "),
     "systemlogins": number(0, "System accounts may log in (1), or not (0): "),
     "loglogins": number(1, "Logins are logged (1), or not (0): "),
+    "rbl": several("No block lists.", "Block list: ", ""),
+    DEADLINE: number(DEADLINE_BOUNDS.default, "Block lists are waited for ",
+                     " seconds"),
+    **dict(_rules()),
 }  # fmt: skip
 """Name to sentences, in the order of qmail-showctl."""
 
@@ -228,13 +245,14 @@ def _problems(files: Mapping[str, bytes | None]) -> dict[str, str]:
     known = {
         name: content
         for name, content in files.items()
-        if name in KNOWN | SQL_FILES | POP_FILES and content is not None
+        if name in KNOWN | SQL_FILES | POP_FILES | ACCESS_FILES and content is not None
     }
     faults = []
     for parse in (
         lambda: parse_controls({"locals": b"", **known}),
         lambda: parse_sql(known, Controls()),
         lambda: parse_pop(known),
+        lambda: parse_access(known, Controls()),
     ):
         try:
             parse()

@@ -17,6 +17,8 @@ from qsend.core.access import Rule
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.mx import canonical
 
+SERVICES = ("smtp", "qmtp", "qmqp", "pop3")
+"""The services that have rules; submission has those of smtp."""
 LINE_MAX = 65536
 """Longest line taken; the variables of a rule are a few hundred bytes."""
 LENGTHS_KEYS: Mapping[int, bytes] = {4: b"/4", 6: b"/6"}
@@ -35,6 +37,11 @@ Warn = Callable[[int, str], None]
 
 class _Unparsable(Exception):
     """What is wrong with a line; `records` adds where it is."""
+
+
+def rules_name(service: str) -> str:
+    """The control file with the rules of one of SERVICES, as tcprules makes it."""
+    return f"tcp.{service}.cdb"
 
 
 def records(

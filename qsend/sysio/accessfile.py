@@ -10,16 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from qsend.core.access import ALLOWED, Access, Client, Rule, judge
 from qsend.core.errors import ConfigError, TempFail
-from qsend.formats.tcprules import LENGTHS_KEYS, parse_lengths, parse_rule
+from qsend.formats.tcprules import (
+    LENGTHS_KEYS,
+    parse_lengths,
+    parse_rule,
+    rules_name,
+)
 from qsend.sysio.watchedcdb import WatchedCdb
-
-SERVICES = ("smtp", "qmtp", "qmqp", "pop3")
-"""The services that have rules; submission has those of smtp."""
-
-
-def rules_name(service: str) -> str:
-    """The control file with the rules of one of SERVICES, as tcprules makes it."""
-    return f"tcp.{service}.cdb"
 
 
 class AccessFile:
@@ -97,6 +94,8 @@ class AccessFile:
             raise
 
     def _without_rules(self) -> Access:
+        if os.path.islink(self._path):
+            raise TempFail(f"{self._shown} is a link to nowhere")
         if self._was_there:
             raise TempFail(f"{self._shown} was removed; a HUP makes that the rule")
         return ALLOWED

@@ -19,8 +19,9 @@ SECRET = ("sqlserver", "servercert.pem")
 def read_controls(home: str) -> dict[str, bytes]:
     """Name to content of every regular file in `home`/control.
 
-    Names that start with a dot or end with `~` are an editor's and are left out,
-    as is what is no regular file and has no control's name either.
+    Names that start with a dot or end with `~` are an editor's and are left out, as
+    are databases (`.cdb`), which are read where they are used, and what is no
+    regular file and has no control's name either.
     Raises: ConfigError with every file that cannot be read or is longer than
         FILE_MAX; also when the directory itself cannot be read.
     """
@@ -32,7 +33,7 @@ def read_controls(home: str) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     faults: list[ConfigFault] = []
     for name in names:
-        if name[0] == "." or name[-1] == "~":
+        if name[0] == "." or name.endswith(("~", ".cdb")):
             continue
         try:
             content = _read(os.path.join(directory, name), is_known=name in KNOWN)

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.model import Account
-from qsend.formats.control import parse_controls
+from qsend.formats.accesscontrols import parse_access
+from qsend.formats.control import Controls, parse_controls
 from qsend.formats.popcontrols import parse_pop
 from qsend.formats.sqlcontrols import parse_sql
 from qsend.sysio import clock, sandbox
@@ -59,15 +60,23 @@ def find_faults(files: Mapping[str, bytes], parser: Account) -> list[ConfigFault
 
 def faults_in(files: Mapping[str, bytes]) -> list[ConfigFault]:
     """The same, found out in this process."""
-    return [*_faults_of_mail(files), *_faults_of_pop(files)]
-
-
-def _faults_of_mail(files: Mapping[str, bytes]) -> list[ConfigFault]:
     try:
-        parse_sql(files, parse_controls(files))
+        controls = parse_controls(files)
     except ConfigError as exc:
-        return exc.faults
-    return []
+        return [*exc.faults, *_faults_of_pop(files)]
+    return [*_faults_of_mail(files, controls), *_faults_of_pop(files)]
+
+
+def _faults_of_mail(
+    files: Mapping[str, bytes], controls: Controls
+) -> list[ConfigFault]:
+    faults: list[ConfigFault] = []
+    for parse in (parse_sql, parse_access):
+        try:
+            parse(files, controls)
+        except ConfigError as exc:
+            faults += exc.faults
+    return faults
 
 
 def _faults_of_pop(files: Mapping[str, bytes]) -> list[ConfigFault]:

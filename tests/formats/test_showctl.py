@@ -11,10 +11,12 @@ import pytest
 
 import qsend
 from qsend.core.family import CONTROL_FILES
+from qsend.formats.accesscontrols import ACCESS_FILES
 from qsend.formats.control import KNOWN, Controls
 from qsend.formats.injectenv import CONTROL_VARIABLES
 from qsend.formats.showctl import TABLE, Facts, control_lines
 from qsend.formats.sqlcontrols import NUMBERS, SQL_FILES
+from qsend.formats.tcprules import SERVICES, rules_name
 from qsend.sysio.homecheck import DELIVERING, INJECTING, RECEIVING
 
 PACKAGE = Path(str(qsend.__file__)).parent
@@ -45,6 +47,7 @@ def test_every_control_is_told_of_in_the_order_of_qmail() -> None:
 def test_no_control_that_the_code_knows_is_forgotten() -> None:
     given = {name for names in CONTROL_FILES.values() for name in names}
     read = {*INJECTING, *RECEIVING, *DELIVERING, *CONTROL_VARIABLES, *SQL_FILES}
+    read |= {*ACCESS_FILES, *map(rules_name, SERVICES)}
     # Also what no table has: every file that some text of the package names.
     named = {
         name.rstrip(".").removesuffix(".tmp")
@@ -113,6 +116,12 @@ def test_defaults_are_said_of_every_absent_file() -> None:
          "2147483647, found '1h'; qsend does not start with this."),
         ("virtualdomains", b"#\nab\n", "Oops! Line 2: expected key:value, found no "
          "colon; qsend does not start with this."),
+        ("rbl", b"reject bl.example\n", "\nBlock list: reject bl.example"),
+        ("rbl", b"bl.example\n", "Oops! Line 1: expected ACTION ZONE[=ANSWERS] "
+         "[open|closed] [TEXT]; qsend does not start with this."),
+        ("timeoutrbl", b"5\n", "Block lists are waited for 5 seconds."),
+        ("tcp.smtp", b"#\n:deny\n", "\nSMTP rule: :deny"),
+        ("tcp.pop3.cdb", b"", "(Default.) No effect."),
         ("databytes", None, "Oops! Trouble reading this file."),
         ("strange", b"x", "I have no idea what this file does."),
         ("str\nange", b"x", "I have no idea what this file does."),
@@ -122,6 +131,11 @@ def test_content_is_said(name: str, content: bytes | None, want: str) -> None:
     output = said({name: content})
     shown = name.replace("\n", "?")
     assert f"\n{shown}: {want}\n\n" in output + "\n"
+
+
+def test_rules_that_were_not_compiled_are_told() -> None:
+    output = said({"tcp.qmqp": b":allow\n"}, {"tcp.qmqp": 2.0})
+    assert "\ntcp.qmqp.cdb: Oops! tcp.qmqp exists but tcp.qmqp.cdb doesn't.\n" in output
 
 
 def test_me_is_the_default_of_names() -> None:
@@ -140,7 +154,7 @@ def test_me_is_the_default_of_names() -> None:
         ({"rcpthosts": b"a\n"}, {}, "(Default.) No effect.", "(Default.) No effect."),
         (
             {"morercpthosts": b"a\n"}, {"morercpthosts": 2.0},
-            "\nNo rcpthosts; doesn't matter that morercpthosts has a.",
+            "\nSMTP clients may send messages to recipients at a.",
             "Oops! morercpthosts exists but morercpthosts.cdb doesn't.",
         ),
         (
@@ -157,7 +171,7 @@ def test_me_is_the_default_of_names() -> None:
         ),
         (
             {"morercpthosts.cdb": b""}, {"morercpthosts.cdb": 2.0},
-            "(Default.) No rcpthosts; morercpthosts is irrelevant.",
+            "(Default.) No effect.",
             "Oops! morercpthosts.cdb exists but morercpthosts doesn't.",
         ),
     ],

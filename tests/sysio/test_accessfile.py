@@ -9,8 +9,8 @@ import pytest
 
 from qsend.core.access import ALLOWED, Client
 from qsend.core.errors import TempFail
-from qsend.formats.tcprules import records
-from qsend.sysio.accessfile import AccessFile, rules_name
+from qsend.formats.tcprules import records, rules_name
+from qsend.sysio.accessfile import AccessFile
 from qsend.sysio.cdbmaker import make_cdb
 
 CLIENT = Client(address="192.0.2.1")
@@ -91,6 +91,16 @@ def test_unreadable_rules_are_told(path: Path) -> None:
     rules = rules_of(path)
     with pytest.raises(TempFail):
         rules.judge(CLIENT)
+    rules.close()
+
+
+def test_link_to_nowhere_lets_nobody_in(path: Path) -> None:
+    path.symlink_to("nowhere.cdb")
+    rules = rules_of(path)
+    with pytest.raises(TempFail, match="link to nowhere"):
+        rules.judge(CLIENT)
+    write(path.parent / "nowhere.cdb", b":deny")
+    assert not rules.judge(CLIENT).is_allowed
     rules.close()
 
 

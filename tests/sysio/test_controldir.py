@@ -32,6 +32,8 @@ def test_regular_files_are_read_and_others_left_out(control: Path) -> None:
     (control / ".me.swp").write_text("x")
     (control / "me~").write_text("x")
     (control / "morercpthosts.d").mkdir()
+    with (control / "morercpthosts.cdb").open("wb") as file:
+        file.truncate(FILE_MAX + 1)
     os.mkfifo(control / "pipe")
     assert read_controls(str(control.parent)) == {
         "me": b"mx.example\n",

@@ -25,6 +25,11 @@ def test_good_files_have_no_faults() -> None:
 
 
 def test_every_fault_is_told_with_file_and_line() -> None:
+    files = {"me": b"mx.example\n", "rbl": b"\nbl.example\n", "timeoutrbl": b"x"}
+    assert told(files) == [
+        "control/rbl:2: expected ACTION ZONE[=ANSWERS] [open|closed] [TEXT]",
+        "control/timeoutrbl:1: expected a number from 1 to 60, found 'x'",
+    ]
     files = {"me": b"mx.example\n", "smtproutes": b"a:b\nbad\n", "patrn": b"9\n"}
     assert told(files) == [
         "control/patrn:1: expected an octal number from 0 to 511, found '9'",
