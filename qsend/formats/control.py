@@ -21,6 +21,9 @@ FILE_MAX = 16 << 20
 """Longest control file read; a million virtual domains fit."""
 
 
+_DIGITS_MAX = 10
+
+
 class Durability(Enum):
     """How much is synced before something counts as done."""
 
@@ -117,6 +120,30 @@ def _number(content: bytes, base: int = 10, most: int = 2**31 - 1) -> int:
         kind = "an octal number" if base == 8 else "a number"
         raise _Problem(1, f"expected {kind} from 0 to {most}, found {shown!r}")
     return value
+
+
+def number_file(
+    name: str,
+    content: bytes | None,
+    bounds: tuple[int, int, int],
+    faults: list[ConfigFault],
+) -> int:
+    """The number in control/`name`, or its default where there is no file.
+
+    Args:
+        bounds: default, least, most.
+        faults: gets one more when the file has no such number.
+    """
+    default, least, most = bounds
+    if content is None:
+        return default
+    text = one_line(content)
+    if text.isdigit() and len(text) <= _DIGITS_MAX and least <= int(text) <= most:
+        return int(text)
+    shown = text[:40].decode("ascii", "backslashreplace")
+    problem = f"expected a number from {least} to {most}, found {shown!r}"
+    faults.append(ConfigFault(file=f"control/{name}", line=1, problem=problem))
+    return default
 
 
 def _octal(content: bytes) -> int:

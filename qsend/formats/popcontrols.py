@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.mx import canonical
-from qsend.formats.control import lines, one_line
+from qsend.formats.control import lines, number_file
 
 NUMBERS: Mapping[str, tuple[int, int, int]] = {
     "timeoutpop3d": (1200, 1, 86400),
@@ -69,7 +69,10 @@ def parse_pop(files: Mapping[str, bytes]) -> PopSettings:
         key can be used is found out by who loads them.
     """
     faults: list[ConfigFault] = []
-    numbers = {name: _number(name, files.get(name), faults) for name in NUMBERS}
+    numbers = {
+        name: number_file(name, files.get(name), bounds, faults)
+        for name, bounds in NUMBERS.items()
+    }
     listeners = _listeners(files.get(LISTEN, b""), faults)
     certificate = files.get(CERTIFICATE, b"")
     if CERTIFICATE in files:
@@ -123,19 +126,6 @@ def _listener(
     if not 0 < int(port) < 65536:
         return None
     return PopListener(address=address, port=int(port), is_tls=tls is not None)
-
-
-def _number(name: str, content: bytes | None, faults: list[ConfigFault]) -> int:
-    default, least, most = NUMBERS[name]
-    if content is None:
-        return default
-    digits = one_line(content)
-    if re.fullmatch(rb"[0-9]{1,10}", digits) and least <= int(digits) <= most:
-        return int(digits)
-    shown = digits[:40].decode("ascii", "backslashreplace")
-    problem = f"expected a number from {least} to {most}, found {shown!r}"
-    faults.append(_fault(name, 1, problem))
-    return default
 
 
 def _fault(name: str, line: int, problem: str) -> ConfigFault:

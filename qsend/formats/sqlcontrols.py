@@ -7,13 +7,12 @@ Source: docs/VIRTUAL.md.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.sqlrules import SqlOptions
-from qsend.formats.control import Controls, one_line
+from qsend.formats.control import Controls, number_file
 from qsend.formats.sqlqueries import SqlQueries, parse_sqlqueries
 from qsend.formats.sqlserver import SqlServer, parse_sqlserver
 
@@ -50,7 +49,10 @@ def parse_sql(files: Mapping[str, bytes], controls: Controls) -> SqlSettings | N
     Raises: ConfigError with every fault in any of SQL_FILES.
     """
     faults: list[ConfigFault] = []
-    numbers = {name: _number(name, files.get(name), faults) for name in NUMBERS}
+    numbers = {
+        name: number_file(name, files.get(name), (default, 0, most), faults)
+        for name, (default, most) in NUMBERS.items()
+    }
     queries = servers = None
     try:
         queries = parse_sqlqueries(files.get("sqlqueries"))
@@ -79,16 +81,3 @@ def parse_sql(files: Mapping[str, bytes], controls: Controls) -> SqlSettings | N
         options=options,
         log_queries=bool(numbers["sqllog"]),
     )
-
-
-def _number(name: str, content: bytes | None, faults: list[ConfigFault]) -> int:
-    default, most = NUMBERS[name]
-    if content is None:
-        return default
-    digits = one_line(content)
-    if re.fullmatch(rb"[0-9]{1,10}", digits) and int(digits) <= most:
-        return int(digits)
-    shown = digits[:40].decode("ascii", "backslashreplace")
-    problem = f"expected a number from 0 to {most}, found {shown!r}"
-    faults.append(ConfigFault(file=f"control/{name}", line=1, problem=problem))
-    return default

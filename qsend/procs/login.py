@@ -29,6 +29,7 @@ from qsend.formats.popcontrols import parse_pop
 from qsend.sysio import clock, popchild, sandbox
 from qsend.sysio.boot import Boot
 from qsend.sysio.endpoint import Endpoint
+from qsend.sysio.fork import reaped
 from qsend.sysio.loginjudge import LoginJudge
 from qsend.sysio.loop import Loop
 from qsend.sysio.parent import Parent
@@ -226,13 +227,8 @@ class LoginServer:
 
 def _reap() -> None:
     """Sessions and checks tell by their lines how they end; only the pid is left."""
-    while True:
-        try:
-            pid, _status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
+    for _pid, _status in reaped():
+        pass
 
 
 def main(boot: Boot) -> int:

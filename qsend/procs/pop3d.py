@@ -13,25 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
-import signal
 import socket
 import ssl
-import sysconfig
 from collections import Counter
 from collections.abc import Mapping
 
-import setproctitle
-import uvloop
-
 from qsend.core import logline
-from qsend.core.errors import ConfigError, Fatal, RemoteProtocolError
+from qsend.core.errors import ConfigError, RemoteProtocolError
 from qsend.core.lookups import Login
 from qsend.formats import frames, loginwire, lookupwire
 from qsend.formats.control import parse_controls
 from qsend.formats.loginwire import LoginOutcome
 from qsend.formats.popcontrols import LISTEN, PopSettings, parse_pop
-from qsend.sysio import privilege, sandbox
+from qsend.sysio import aioprocess
 from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.boot import Boot
 from qsend.sysio.endpoint import Descriptors, Endpoint
@@ -48,7 +42,8 @@ class Pop3d:
     """The wiring of the process."""
 
     def __init__(self, boot: Boot, loop: asyncio.AbstractEventLoop) -> None:
-        self.failure: BaseException | None = None
+        # A connection may break while it is set up.
+        self._crash = aioprocess.Crash(loop, harmless=(OSError,))
         self.me = boot.controls.me
         self.timeout_s = 0.0
         self.context: ssl.SSLContext | None = None
@@ -63,7 +58,6 @@ class Pop3d:
         self._numbers: dict[PopClient, int] = {}
         self._next_number = 0
         self._servers: list[asyncio.Server] = []
-        loop.set_exception_handler(self._crash)
         self._login = self._meet(boot.socks["login"])
         self._parent = Parent(
             self._poller,
@@ -86,12 +80,14 @@ class Pop3d:
         self._parent.ready()
 
     def close(self) -> None:
-        """Drop all clients."""
+        """Drop all clients. Raises: what made the loop stop, if it was a surprise."""
         for server in self._servers:
             server.close()
         for client in list(self._clients):
             client.abort()
         self._loop.run_until_complete(asyncio.sleep(0))
+        if self._crash.failure is not None:
+            raise self._crash.failure
 
     # Desk: what clients need
 
@@ -191,45 +187,17 @@ class Pop3d:
         self.timeout_s = settings.timeout_s
         self._settings = settings
 
-    def _crash(
-        self, loop: asyncio.AbstractEventLoop, context: dict[str, object]
-    ) -> None:
-        exc = context.get("exception")
-        if isinstance(exc, OSError):
-            return  # a connection that broke while it was set up
-        if not isinstance(exc, BaseException):
-            exc = Fatal(str(context.get("message")))
-        self.failure = self.failure or exc
-        loop.stop()
-
-
-def _raise_descriptor_limit(sessions_max: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, 2 * sessions_max + _FDS_SPARE)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
 
 def main(boot: Boot) -> int:
     """Serve until start closes its line; the exit code.
 
     Raises: whatever was unexpected, for the one line that fork_child writes.
     """
-    setproctitle.setproctitle(TITLE)
-    # The operator's keyboard signals go to the whole group; start decides.
-    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGPIPE):
-        signal.signal(signum, signal.SIG_IGN)
-    _raise_descriptor_limit(parse_pop(boot.files).sessions_max)
-    sysconfig.get_paths()  # loads a module; the sandbox asks for them after the drop
-    privilege.drop(boot.accounts.qmaild)
-    privilege.harden()
-    sandbox.apply("pop3d")
-    # Not before: libuv would make an io_uring, past which no filter sees.
-    loop = uvloop.new_event_loop()
+    settings = parse_pop(boot.files)
+    aioprocess.begin(TITLE, 2 * settings.sessions_max + _FDS_SPARE)
+    loop = aioprocess.confine(boot.accounts.qmaild, "pop3d")
     pop3d = Pop3d(boot, loop)
     loop.run_until_complete(pop3d.listen(boot))
     loop.run_forever()
     pop3d.close()
-    if pop3d.failure is not None:
-        raise pop3d.failure
     return 0

@@ -14,16 +14,11 @@ import asyncio
 import encodings.idna  # noqa: F401 - the socket module imports it when first used
 import os
 import resource
-import signal
 import socket
-import sysconfig
 from collections.abc import Callable, Container, Mapping
 
-import setproctitle
-import uvloop
-
 from qsend.core import logline
-from qsend.core.errors import ConfigError, Fatal, RemoteProtocolError, TempFail
+from qsend.core.errors import ConfigError, RemoteProtocolError, TempFail
 from qsend.core.tcpto import SilentHosts
 from qsend.formats import frames
 from qsend.formats.control import Controls, parse_controls
@@ -34,7 +29,7 @@ from qsend.formats.delivery import (
     parse_transaction,
     render_report,
 )
-from qsend.sysio import clock, privilege, sandbox
+from qsend.sysio import aioprocess, clock
 from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.boot import Boot
 from qsend.sysio.dns import Dns
@@ -66,7 +61,7 @@ class Remote:
         own: Callable[[], Container[str]],
     ) -> None:
         """Greet send and say READY to start."""
-        self.failure: BaseException | None = None
+        self._crash = aioprocess.Crash(loop)
         self._loop = loop
         self._poller = AioLoop(loop)
         self._dns = dns
@@ -74,7 +69,6 @@ class Remote:
         self._courier = Courier(loop, dns, self._health, _settings(boot.controls), own)
         self._slots = _slots()
         self._serves_suspects = boot.role == "isolated"
-        loop.set_exception_handler(self._crash)
         self._send = self._meet(boot.socks["send"])
         self._parent = Parent(
             self._poller,
@@ -86,9 +80,14 @@ class Remote:
         self._parent.ready()
 
     def close(self) -> None:
-        """Drop all sessions and give the resolver's sockets back."""
+        """Drop all sessions and give the resolver's sockets back.
+
+        Raises: what made the loop stop, if it was a surprise.
+        """
         self._courier.close()
         self._loop.run_until_complete(self._dns.close())
+        if self._crash.failure is not None:
+            raise self._crash.failure
 
     def _meet(self, sock: socket.socket) -> Endpoint:
         endpoint: Endpoint
@@ -134,15 +133,6 @@ class Remote:
             os.write(2, logline.warning(f"qmail-remote: keeping controls: {exc}"))
             return
         self._courier.settings = _settings(controls)
-
-    def _crash(
-        self, loop: asyncio.AbstractEventLoop, context: dict[str, object]
-    ) -> None:
-        exc = context.get("exception")
-        if not isinstance(exc, BaseException):
-            exc = Fatal(str(context.get("message")))
-        self.failure = self.failure or exc
-        loop.stop()
 
 
 class _Health:
@@ -202,33 +192,15 @@ def _slots() -> int:
     return max(1, min(SLOTS_MAX, (soft - FDS_SPARE) // 2))
 
 
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, 2 * SLOTS_MAX + FDS_SPARE)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def main(boot: Boot) -> int:
     """Serve until start closes its line; the exit code.
 
     Raises: whatever was unexpected, for the one line that fork_child writes.
     """
-    setproctitle.setproctitle(TITLE)
-    # The operator's keyboard signals go to the whole group; start decides.
-    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGPIPE):
-        signal.signal(signum, signal.SIG_IGN)
-    _raise_descriptor_limit()
+    aioprocess.begin(TITLE, 2 * SLOTS_MAX + FDS_SPARE)
     dns, own = Dns(boot.controls.resolvers), OwnAddresses()
-    sysconfig.get_paths()  # loads a module; the sandbox asks for them after the drop
-    privilege.drop(boot.accounts.qmailr)
-    privilege.harden()
-    sandbox.apply("remote")
-    # Not before: libuv would make an io_uring, past which no filter sees.
-    loop = uvloop.new_event_loop()
+    loop = aioprocess.confine(boot.accounts.qmailr, "remote")
     remote = Remote(boot, loop, dns, own)
     loop.run_forever()
     remote.close()
-    if remote.failure is not None:
-        raise remote.failure
     return 0

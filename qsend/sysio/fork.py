@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from qsend.core.errors import QsendError, TempFail
@@ -101,6 +101,18 @@ def _say(name: str, exc: BaseException) -> None:
         os.write(2, f"alert: {name}: {words}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass  # nobody is left to read it; the exit code still tells
+
+
+def reaped() -> Iterator[tuple[int, int]]:
+    """Pid and status of every child that has ended and was not reaped yet."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status
 
 
 def exec_program(

@@ -21,6 +21,7 @@ from qsend.formats import startwire
 from qsend.formats.frames import frame
 from qsend.sysio import clock, endpoint
 from qsend.sysio.endpoint import Descriptors, Endpoint
+from qsend.sysio.fork import reaped
 from qsend.sysio.loop import Loop, Timer
 from qsend.sysio.wiring import Ends, Wiring
 
@@ -139,7 +140,7 @@ class Nursery:
         Crashes first: clean ends by itself when send is gone, but what was lost
         is send.
         """
-        ended = sorted(_reaped(), key=lambda each: each[1] == 0)
+        ended = sorted(reaped(), key=lambda each: each[1] == 0)
         for pid, status in ended:
             for child in self.living():
                 if child.pid == pid:
@@ -320,15 +321,3 @@ class Nursery:
         child.kill = self._loop.call_later(
             self._keeper.grace_s(child) * self._pace, kill
         )
-
-
-def _reaped() -> Iterator[tuple[int, int]]:
-    """Pid and status of every child that has ended and was not reaped yet."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        yield pid, status
