@@ -431,6 +431,10 @@ class Tree:
             assert clock.mono() < deadline_mono, left
             time.sleep(0.01)
 
+    def watch(self, wait_s: float) -> None:
+        """Wait for the log to say something, or for that long."""
+        self._read(wait_s)
+
     def _read(self, wait_s: float) -> bool:
         """Take what the log has next; False at its end or when time is over."""
         assert self.process is not None

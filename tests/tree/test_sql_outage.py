@@ -1,0 +1,162 @@
+"""A database that dies, hangs, comes back and drops connections, under load.
+
+Whatever it does: no message bounces, none is lost, and mail goes on within seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qsend.sysio import clock
+from tests.mariadb import Database, MariaDb
+from tests.tree.harness import Tree, until
+from tests.tree.virtualmail import VirtualMail
+
+pytestmark = pytest.mark.root
+
+NAMES = [f"user{n}" for n in range(20)]
+BATCH = 40
+"""Messages sent at each stage, to every user in turn."""
+RESUMES_S = 20.0
+"""Some seconds, on a machine that is busy with other tests."""
+
+
+class Load:
+    """Mail for virtual users, sent again and again while the server suffers."""
+
+    def __init__(self, virtual: VirtualMail) -> None:
+        self.virtual = virtual
+        self.tree = virtual.tree
+        self.sent = 0
+
+    def send(self, count: int = BATCH) -> None:
+        """Half to virtual addresses, half to mailboxes of the local domain."""
+        for _ in range(count):
+            name = NAMES[self.sent % len(NAMES)].encode()
+            host = b"virtual.example" if self.sent % 2 else b"here.example"
+            self.tree.queue([name + b"@" + host])
+            self.sent += 1
+
+    def wait_all(self) -> None:
+        """Everything sent so far arrives, soon."""
+        deadline_mono = clock.mono() + RESUMES_S
+        while self.virtual.count(NAMES) < self.sent:
+            assert clock.mono() < deadline_mono, self.tree.log.decode()
+            self.tree.watch(0.05)
+        self.tree.wait_empty()
+        assert self.virtual.count(NAMES) == self.sent
+        assert b"bounce msg" not in self.tree.log
+        assert b": failure: " not in self.tree.log
+
+
+@pytest.fixture
+def load(tree: Tree, own_database: Database, open_tmp: Path) -> Iterator[Load]:
+    """A running tree whose mail has begun to flow."""
+    virtual = VirtualMail(tree, own_database, open_tmp / "mail")
+    virtual.add(*NAMES)
+    rows = [(name, "", name, "virtual.example") for name in NAMES]
+    own_database.insert("virtual", *rows)
+    tree.control("concurrencylocal", "40")
+    tree.start("--default-delivery", "./Maildir/")
+    made = Load(virtual)
+    made.send()
+    made.wait_all()
+    yield made
+    assert tree.stop() == 0
+
+
+def only_pid(tree: Tree, title: str) -> int:
+    """Of the one process with that title, which may just be starting."""
+    until(lambda: len(tree.pids(title)) == 1)
+    return tree.pids(title)[0]
+
+
+def forget(tree: Tree) -> None:
+    """Have lookup ask the database again, not its memory."""
+    tree.run("reload")
+    tree.wait_for(rb"reread controls: generation \d+\n")
+
+
+def test_killed_server(load: Load, own_mariadb: MariaDb) -> None:
+    load.send(10)
+    own_mariadb.kill()
+    forget(load.tree)
+    load.send()
+    load.tree.find(rb"warning: new mail waits in todo: the database does not answer")
+    own_mariadb.start()
+    load.send(10)
+    load.wait_all()
+    load.tree.find(rb"qmail-lookup: the database answers again\n")
+    assert load.tree.log.count(b"warning: new mail waits in todo") == 1
+    assert load.tree.log.count(b"qmail-lookup: the database does not answer") == 1
+    assert load.tree.log.count(b"qmail-lookup: the database answers again\n") == 1
+
+
+def test_server_killed_and_started_again_and_again(
+    load: Load, own_mariadb: MariaDb
+) -> None:
+    for _ in range(3):
+        load.send(10)
+        own_mariadb.kill()
+        forget(load.tree)
+        load.send(10)
+        own_mariadb.start()
+    load.wait_all()
+
+
+def test_paused_server_stops_nobody_whose_answer_is_known(
+    load: Load, own_mariadb: MariaDb
+) -> None:
+    # Both answers about this one are in lookup's memory.
+    load.tree.queue([b"user0@here.example"])
+    load.sent += 1
+    load.wait_all()
+    own_mariadb.pause()
+    begun_mono = clock.mono()
+    load.tree.queue([b"user0@here.example"])
+    load.sent += 1
+    until(lambda: load.virtual.count(NAMES) == load.sent)
+    assert clock.mono() - begun_mono < 4
+    forget(load.tree)
+    load.send()
+    load.tree.find(rb"warning: new mail waits in todo: the database does not answer")
+    own_mariadb.resume()
+    load.wait_all()
+
+
+def test_server_that_drops_idle_connections(load: Load, own_mariadb: MariaDb) -> None:
+    for _ in range(5):
+        own_mariadb.drop_connections(load.virtual.database.login)
+        forget(load.tree)
+        load.send(10)
+    load.wait_all()
+    assert b"does not answer" not in load.tree.log
+
+
+def test_server_stopped_in_order_and_restarted(
+    load: Load, own_mariadb: MariaDb
+) -> None:
+    own_mariadb.stop()
+    forget(load.tree)
+    load.send(10)
+    own_mariadb.start("--wait-timeout=1", "--max-connections=3")
+    load.wait_all()
+
+
+def test_send_and_lookup_die_while_the_server_is_down(
+    load: Load, own_mariadb: MariaDb
+) -> None:
+    own_mariadb.kill()
+    forget(load.tree)
+    load.send(10)
+    for title in ("qmail-lookup", "qmail-send", "qmail-lspawn"):
+        pid = only_pid(load.tree, title)
+        os.kill(pid, signal.SIGKILL)
+        load.send(5)
+    own_mariadb.start()
+    load.wait_all()
