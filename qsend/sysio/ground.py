@@ -64,7 +64,7 @@ def prepare(home: str, single_user: bool) -> Ground:
         if faults := find_faults(files, accounts.qmailp):
             raise ConfigError(faults)
         _check_queue(home, accounts)
-        pop3 = listen_on(parse_pop(files).listeners)
+        pop3 = tuple(sock for (sock,) in listen_on(parse_pop(files).listeners))
         # Only root and send itself may tell send what to do.
         control = unixsocket.listen_at(control_path(home), 0o600, accounts.qmails)
         lookup = unixsocket.listen_at(lookupclient.socket_path(home), 0o666)

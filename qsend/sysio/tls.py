@@ -10,7 +10,7 @@ import os
 import ssl
 
 from qsend.core.errors import ConfigError, ConfigFault, RemoteProtocolError
-from qsend.formats.popcontrols import CERTIFICATE
+from qsend.formats.listeners import CERTIFICATE
 
 _READ_MAX = 65536
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qsend.core.errors import ConfigError
-from qsend.formats.popcontrols import PopListener, PopSettings, parse_pop
+from qsend.formats.listeners import Listener
+from qsend.formats.popcontrols import PopSettings, parse_pop
 
 PEM = b"x\n-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n"
 
@@ -30,10 +31,10 @@ def test_all_files() -> None:
     settings = parse_pop(files)
     assert settings == PopSettings(
         listeners=(
-            PopListener(address="0.0.0.0", port=110, is_tls=False),
-            PopListener(address="::", port=110, is_tls=False),
-            PopListener(address="192.0.2.1", port=995, is_tls=True),
-            PopListener(address="2001:db8::1", port=995, is_tls=True),
+            Listener(address="0.0.0.0", port=110),
+            Listener(address="::", port=110),
+            Listener(address="192.0.2.1", port=995, words=frozenset({"tls"})),
+            Listener(address="2001:db8::1", port=995, words=frozenset({"tls"})),
         ),
         timeout_s=600,
         sessions_max=50,

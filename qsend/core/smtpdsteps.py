@@ -1,0 +1,120 @@
+"""The steps of an SMTP server, and what it knows of its client.
+
+Source: RFC 5321, RFC 2034; qmail-smtpd.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from qsend.core.relay import RelayRules, Taken, Unlisted
+from qsend.core.smtpdauth import Credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerRules:
+    """What holds for every client.
+
+    `own` are this machine's addresses, canonical. Of `databytes` 0 is no limit.
+    """
+
+    greeting: bytes
+    relay: RelayRules
+    own: Container[str] = frozenset()
+    databytes: int = 0
+    recipients_max: int = 1000
+    errors_max: int = 20
+    checks_recipients: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Peer:
+    """What is known of one client and of what it may.
+
+    `relay_suffix` is $RELAYCLIENT, None without; `databytes` overrides that of the
+    rules. `is_screened`: block lists were asked, or need not be; `blocked` is the
+    reply that they make of everything, None without.
+    """
+
+    relay_suffix: bytes | None = None
+    databytes: int | None = None
+    is_screened: bool = True
+    blocked: bytes | None = None
+    offers_tls: bool = False
+    offers_login: bool = False
+    must_log_in: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Say:
+    """Send the text."""
+
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bye:
+    """Send the text and hang up; a message that was begun is forgotten."""
+
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartTls:
+    """Send the text and negotiate TLS; then `secured`."""
+
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogIn:
+    """Have the login judged; then `logged_in`."""
+
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screen:
+    """Ask the block lists; then `screened`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """Find out whether a recipient is taken; then `judged`.
+
+    `verdict` is what the rules say; `checks`: it must exist, too.
+    """
+
+    verdict: Taken | Unlisted
+    checks: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """A message begins: `protocol` is the word for its Received line."""
+
+    sender: bytes
+    recips: tuple[bytes, ...]
+    helo: bytes | None
+    protocol: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Bytes of the message."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """The message is complete: queue it; then `finished`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abandon:
+    """Forget the message that was begun."""
+
+
+Step = Say | Bye | StartTls | LogIn | Screen | Judge | Begin | Chunk | Finish | Abandon
