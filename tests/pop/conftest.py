@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from pwd import getpwnam
 
+import psutil
 import pytest
 
 from tests.tree.conftest import installation as installation
 from tests.tree.conftest import login as login
-from tests.tree.harness import Installation, Tree
+from tests.tree.harness import Installation, Tree, until
 
 PASSWORD = "pass word \xe9"
 
@@ -106,6 +107,16 @@ def unstarted(
         tree.control("systemlogins", "1\n")
         put_certificate(tree, pem[1])
         yield PopTree(tree=tree, port=port, tls_port=tls_port, certificate=pem[0])
+    uid = getpwnam(mailbox).pw_uid
+    until(lambda: not any(is_of(each, uid) for each in psutil.process_iter()))
+
+
+def is_of(process: psutil.Process, uid: int) -> bool:
+    try:
+        running = process.status() != psutil.STATUS_ZOMBIE
+        return running and process.uids().real == uid
+    except psutil.NoSuchProcess:
+        return False
 
 
 def put_certificate(tree: Tree, pem: bytes) -> None:
