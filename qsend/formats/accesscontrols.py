@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.rbl import Action, Answers, Source
 from qsend.core.relay import RelayRules
-from qsend.formats.control import Controls, lines, one_line
-from qsend.formats.numberfile import Bounds, read_number
+from qsend.formats.control import Controls, lines, number_file, one_line
 from qsend.formats.routing import rules
 
 DEADLINE = "timeoutrbl"
-DEADLINE_BOUNDS = Bounds(default=10, least=1, most=60)
-"""Seconds; a client waits 300 s for a greeting (RFC 5321 4.5.3.2.1)."""
+DEADLINE_BOUNDS = (10, 1, 60)
+"""Seconds: default, least, most. A client waits 300 s for a greeting (RFC 5321
+4.5.3.2.1)."""
 ACCESS_FILES = frozenset({"rcpthosts", "badmailfrom", "localiphost", "rbl", DEADLINE})
 """Names of the control files that AccessSettings is made of, besides those of
 Controls (me, envnoathost, percenthack)."""
@@ -41,7 +41,7 @@ class AccessSettings:
 
     relay: RelayRules
     rbl: tuple[Source, ...] = ()
-    rbl_deadline_s: int = DEADLINE_BOUNDS.default
+    rbl_deadline_s: int = DEADLINE_BOUNDS[0]
 
 
 def parse_access(files: Mapping[str, bytes], controls: Controls) -> AccessSettings:
@@ -66,7 +66,7 @@ def parse_access(files: Mapping[str, bytes], controls: Controls) -> AccessSettin
             localiphost=localiphost,
         ),
         rbl=sources,
-        rbl_deadline_s=read_number(
+        rbl_deadline_s=number_file(
             DEADLINE, files.get(DEADLINE), DEADLINE_BOUNDS, faults
         ),
     )

@@ -211,7 +211,7 @@ TABLE: Mapping[str, Sentences] = {
     "systemlogins": number(0, "System accounts may log in (1), or not (0): "),
     "loglogins": number(1, "Logins are logged (1), or not (0): "),
     "rbl": several("No block lists.", "Block list: ", ""),
-    DEADLINE: number(DEADLINE_BOUNDS.default, "Block lists are waited for ",
+    DEADLINE: number(DEADLINE_BOUNDS[0], "Block lists are waited for ",
                      " seconds"),
     **dict(_rules()),
 }  # fmt: skip

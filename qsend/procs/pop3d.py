@@ -3,8 +3,9 @@
 uid qmaild, gid nofiles, no other group. Descriptors at entry: 0 to 2, "start",
 "login", and the listening sockets "pop3listen0" ... in the order of
 control/pop3listen. It keeps TLS, asks login who a client is, and carries bytes
-between a client and the process that is its mailbox; it opens no file and no
-connection. start gone: all sessions end, and what was not QUIT has changed nothing.
+between a client and the process that is its mailbox; it opens no connection,
+and no file but control/tcp.pop3.cdb. start gone: all sessions end, and what was not
+QUIT has changed nothing.
 Exit codes: 0 when start ended the line, 111 on anything unexpected.
 Source: docs/ARCHITECTURE.md; qmail-popup(8), RFC 1939.
 """
@@ -19,13 +20,16 @@ from collections import Counter
 from collections.abc import Mapping
 
 from qsend.core import logline
-from qsend.core.errors import ConfigError, RemoteProtocolError
+from qsend.core.access import Client
+from qsend.core.errors import ConfigError, RemoteProtocolError, TempFail
 from qsend.core.lookups import Login
+from qsend.core.mx import canonical
 from qsend.formats import frames, loginwire, lookupwire
 from qsend.formats.control import parse_controls
 from qsend.formats.loginwire import LoginOutcome
 from qsend.formats.popcontrols import LISTEN, PopSettings, parse_pop
 from qsend.sysio import aioprocess
+from qsend.sysio.accessfile import AccessFile
 from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.boot import Boot
 from qsend.sysio.endpoint import Descriptors, Endpoint
@@ -41,7 +45,9 @@ _FDS_SPARE = 64
 class Pop3d:
     """The wiring of the process."""
 
-    def __init__(self, boot: Boot, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, boot: Boot, loop: asyncio.AbstractEventLoop, access: AccessFile
+    ) -> None:
         # A connection may break while it is set up.
         self._crash = aioprocess.Crash(loop, harmless=(OSError,))
         self.me = boot.controls.me
@@ -49,6 +55,7 @@ class Pop3d:
         self.context: ssl.SSLContext | None = None
         self._loop = loop
         self._poller = AioLoop(loop)
+        self._access = access
         self._settings = PopSettings()
         self._certificate = b""
         self._configure(parse_pop(boot.files))
@@ -90,6 +97,15 @@ class Pop3d:
             raise self._crash.failure
 
     # Desk: what clients need
+
+    def lets_in(self, client: PopClient) -> bool:
+        """Whether the access rules do; no names are looked up for POP3."""
+        try:
+            address = canonical(client.address.partition("%")[0])
+            return self._access.judge(Client(address=address)).is_allowed
+        except (TempFail, ValueError) as exc:
+            os.write(2, logline.warning(f"qmail-pop3d: {client.address}: {exc}"))
+            return False
 
     def enter(self, client: PopClient) -> bool:
         """Whether there is room for one more, in all and from its network."""
@@ -176,6 +192,7 @@ class Pop3d:
             os.write(2, logline.warning(f"qmail-pop3d: keeping controls: {exc}"))
             return
         self.me = controls.me
+        self._access.forget()
 
     def _configure(self, settings: PopSettings) -> None:
         """Raises: ConfigError; then nothing has changed."""
@@ -195,8 +212,9 @@ def main(boot: Boot) -> int:
     """
     settings = parse_pop(boot.files)
     aioprocess.begin(TITLE, 2 * settings.sessions_max + _FDS_SPARE)
-    loop = aioprocess.confine(boot.accounts.qmaild, "pop3d")
-    pop3d = Pop3d(boot, loop)
+    access = AccessFile.of_service(boot.home, "pop3")
+    loop = aioprocess.confine(boot.accounts.qmaild, "pop3d", access.directories)
+    pop3d = Pop3d(boot, loop, access)
     loop.run_until_complete(pop3d.listen(boot))
     loop.run_forever()
     pop3d.close()

@@ -9,6 +9,7 @@ import asyncio
 import resource
 import signal
 import sysconfig
+from collections.abc import Iterable
 
 import setproctitle
 import uvloop
@@ -31,14 +32,18 @@ def begin(title: str, descriptors: int) -> None:
     sysconfig.get_paths()  # loads a module; the sandbox asks for them after the drop
 
 
-def confine(account: Account, role: str) -> asyncio.AbstractEventLoop:
+def confine(
+    account: Account, role: str, reads: Iterable[str] = ()
+) -> asyncio.AbstractEventLoop:
     """Become `account`, give up what `role` does not need, and make the loop.
 
+    Args:
+        reads: as sandbox.apply.
     Raises: Fatal.
     """
     privilege.drop(account)
     privilege.harden()
-    sandbox.apply(role)
+    sandbox.apply(role, reads=reads)
     # Not before: libuv would make an io_uring, past which no filter sees.
     return uvloop.new_event_loop()
 

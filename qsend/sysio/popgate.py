@@ -41,6 +41,9 @@ class Desk(Protocol):
     timeout_s: float
     context: ssl.SSLContext | None
 
+    def lets_in(self, client: PopClient) -> bool:
+        """Whether the access rules do."""
+
     def enter(self, client: PopClient) -> bool:
         """Whether there is room for one more."""
 
@@ -94,6 +97,10 @@ class PopClient(asyncio.Protocol):
         self._transport = transport
         self.address = str((transport.get_extra_info("peername") or ("unknown",))[0])
         self.network = network(self.address.encode())
+        if not self._desk.lets_in(self):
+            self._state = _State.CLOSING
+            transport.close()
+            return
         if not self._desk.enter(self):
             if not self._is_tls:
                 transport.write(pop3auth.TOO_MANY)

@@ -81,13 +81,14 @@ CONFINED: Sequence[str] = tuple(role for role in _POLICIES if role != "parser")
 """The kinds of children that are confined."""
 
 
-def apply(role: str, home: str | None = None) -> list[str]:
+def apply(role: str, home: str | None = None, reads: Iterable[str] = ()) -> list[str]:
     """Confine this process to what `role` needs, for good.
 
     Nothing is executed, no other process signalled or traced. remote and parser
     read only resolver files and code, and write nowhere; lookup writes nowhere;
     clean, enqueue and send, if `home` is given, touch nothing but the queue in it
-    (send also run/send), but that enqueue reads /proc (who is a local child).
+    (send also run/send), but that enqueue reads /proc (who is a local child). What
+    is at or below the paths `reads` may be read besides; they must exist.
     Returns: what became active: "seccomp", "landlock" or both; empty for a role
     that is not confined.
     """
@@ -96,7 +97,7 @@ def apply(role: str, home: str | None = None) -> list[str]:
         return []
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     active = []
-    if _landlock(policy, home):
+    if _landlock(policy, home, reads):
         active.append("landlock")
     if seccomp.install(seccomp.Denials(sockets=policy.sockets)):
         active.append("seccomp")
@@ -133,7 +134,7 @@ def _handled(abi: int) -> int:
     return rights
 
 
-def _landlock(policy: _Policy, home: str | None) -> bool:
+def _landlock(policy: _Policy, home: str | None, reads: Iterable[str]) -> bool:
     abi = _abi()
     if abi < (_WRITING_ABI if policy.writes else 1):
         return False
@@ -149,6 +150,7 @@ def _landlock(policy: _Policy, home: str | None) -> bool:
         if handled & _READ_FILE:
             _allow(ruleset, _RESOLVING, _READ & handled)
             _allow(ruleset, _code_directories(), _READ & handled)
+            _allow(ruleset, reads, _READ & handled)
             if policy.processes:
                 _allow(ruleset, ["/proc"], _READ & handled)
         own = [f"{home}/{name}" for name in policy.writes]

@@ -28,7 +28,11 @@ needs_landlock = pytest.mark.skipif("landlock" not in FEATURES, reason="no landl
 
 
 def confined(
-    role: str, probe: Callable[[], object], home: Path | None = None, uid: int = UID
+    role: str,
+    probe: Callable[[], object],
+    home: Path | None = None,
+    uid: int = UID,
+    reads: tuple[str, ...] = (),
 ) -> str:
     """What `probe` returned, or the name of its errno, run as `role` in a child."""
     read, write = os.pipe()
@@ -36,7 +40,7 @@ def confined(
     def run() -> int:
         if uid:
             privilege.drop(Account(uid=uid, gid=uid))
-        assert sandbox.apply(role, None if home is None else str(home))
+        assert sandbox.apply(role, None if home is None else str(home), reads)
         try:
             answer = str(probe())
         except OSError as exc:
@@ -281,3 +285,23 @@ def test_program_is_well_formed(machine: str, sockets: tuple[int, ...]) -> None:
 
 def test_unknown_machine_has_no_program() -> None:
     assert seccomp.program("vax", 1, seccomp.Denials(sockets=())) is None
+
+
+@pytest.mark.root
+@needs_landlock
+def test_paths_that_may_be_read_besides_are_read_and_not_written(
+    open_tmp: Path,
+) -> None:
+    control = open_tmp / "control"
+    control.mkdir()
+    rules = control / "rules"
+    rules.write_text("x")
+    rules.chmod(0o666)
+    other = open_tmp / "other"
+    other.write_text("x")
+    other.chmod(0o644)
+    reads = (str(control),)
+    assert confined("remote", rules.read_text, reads=reads) == "x"
+    assert confined("remote", put(rules), reads=reads) == "EACCES"
+    assert confined("remote", other.read_text, reads=reads) == "EACCES"
+    assert confined("remote", rules.read_text) == "EACCES"
