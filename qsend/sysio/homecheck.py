@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from qsend.core.errors import ConfigFault
 from qsend.core.model import Account, Accounts
+from qsend.formats.tcprules import SERVICES, rules_name
 from qsend.sysio import sandbox
 from qsend.sysio.askchild import ask_child
 from qsend.sysio.controldir import exposed
@@ -24,7 +25,8 @@ INJECTING = ("me", "defaultdomain", "defaulthost", "idhost", "plusdomain")
 """Controls that qmail-inject reads as whoever sends mail."""
 RECEIVING = (
     "me", "badmailfrom", "databytes", "localiphost", "morercpthosts",
-    "morercpthosts.cdb", "rcpthosts", "smtpgreeting", "timeoutsmtpd",
+    "morercpthosts.cdb", "rbl", "rcpthosts", "smtpgreeting", "timeoutrbl",
+    "timeoutsmtpd", *map(rules_name, SERVICES),
 )  # fmt: skip
 """Controls that network services read as qmaild."""
 DELIVERING = (
