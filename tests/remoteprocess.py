@@ -52,6 +52,7 @@ class RemoteProcess:
         controls: Controls = CONTROLS,
         before: Callable[[], None] | None = None,
         role: str = "remote0",
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         self.start, start_child = pair()
         self.send, send_child = pair()
@@ -63,6 +64,7 @@ class RemoteProcess:
             controls=controls,
             default_delivery=b"",
             socks={"start": start_child, "send": send_child},
+            files=files or {},
         )
 
         def run() -> int:
@@ -177,10 +179,12 @@ def reap(pid: int) -> int:
 
 @contextmanager
 def running(
-    controls: Controls = CONTROLS, before: Callable[[], None] | None = None
+    controls: Controls = CONTROLS,
+    before: Callable[[], None] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Iterator[RemoteProcess]:
-    """A process that must end with 0."""
-    process = RemoteProcess(controls, before)
+    """A process that must end with 0; `files` as start hands them over."""
+    process = RemoteProcess(controls, before, files=files)
     try:
         yield process
     finally:

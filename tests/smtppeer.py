@@ -1,14 +1,16 @@
 """A scripted SMTP server on loopback, for tests of what peers do.
 
 Each connection is served by a thread; what was received is kept. A script maps a
-step (greeting, EHLO, HELO, MAIL, RCPT, DATA, DOT, RSET, QUIT) to what is said
-then: bytes without the CRLF, one of the Odd things, or a list that is used up by
-one per time the step comes (its last entry stays).
+step (greeting, EHLO, HELO, STAR, TLS, AUTH, MAIL, RCPT, DATA, DOT, RSET, QUIT) to
+what is said then; STAR is STARTTLS, TLS what comes instead of the handshake after
+it, if anything. It is bytes without the CRLF, one of the Odd things, or a list that
+is used up by one per time the step comes (its last entry stays).
 """
 
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +21,10 @@ from typing import TypeAlias
 from qsend.sysio import clock
 
 DEADLINE_S = 20.0
+
+
+_LONG_RECORD = b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03"
+"""The beginning of a server's hello of 16 KiB."""
 
 
 class Odd(Enum):
@@ -68,6 +74,9 @@ class Served:
     commands: list[bytes] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
     packets: list[bytes] = field(default_factory=list)
+    tls: ssl.SSLSocket | None = None
+    is_resumed: bool = False
+    client_cert: Mapping[str, object] = field(default_factory=dict)
 
 
 class _Gone(Exception):
@@ -84,8 +93,15 @@ class Peer:
         port: int = 0,
         *,
         gate: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Listen; at the step `gate` wait for `open_gate` before answering."""
+        """Listen; at the step `gate` wait for `open_gate` before answering.
+
+        `tls` is for the handshake after STARTTLS; what fails in it ends the
+        connection and is kept in `tls_failures`.
+        """
+        self.tls = tls
+        self.tls_failures: list[OSError] = []
         self._script = {
             step: [said] if isinstance(said, (bytes, Odd)) else list(said)
             for step, said in script.items()
@@ -164,13 +180,35 @@ class Peer:
     def _serve(self, conn: socket.socket, served: Served) -> None:
         try:
             _Conversation(self, conn, served).run()
-        except (_Gone, ConnectionError):
+        except (_Gone, ConnectionError, ssl.SSLError):
             pass
         except BaseException as exc:  # noqa: BLE001 - told when the test ends
             self.failures.append(exc)
         finally:
             with suppress(OSError):
-                conn.shutdown(socket.SHUT_RDWR)
+                (served.tls or conn).shutdown(socket.SHUT_RDWR)
+
+    def secure(self, conn: socket.socket, served: Served) -> socket.socket:
+        """The server's side of the handshake."""
+        assert self.tls is not None
+        try:
+            tls = self.tls.wrap_socket(
+                conn, server_side=True, do_handshake_on_connect=False
+            )
+            with self._lock:
+                self._connections[self._connections.index(conn)] = tls
+            tls.do_handshake()
+        except OSError as exc:
+            self.tls_failures.append(exc)
+            raise _Gone from exc
+        served.tls = tls
+        served.is_resumed = bool(tls.session_reused)
+        served.client_cert = tls.getpeercert() or {}
+        return tls
+
+    def has(self, step: str) -> bool:
+        """Whether the script says anything of this step."""
+        return step in self._script
 
     def wait_at_gate(self) -> None:
         """Wait until the client has come to the gate."""
@@ -207,6 +245,7 @@ class _Conversation:
         self._conn = conn
         self._served = served
         self._buffer = b""
+        self._is_shaking = False
 
     def run(self) -> None:
         self._answer("greeting")
@@ -214,10 +253,25 @@ class _Conversation:
             line = self._read_to(b"\r\n")
             self._served.commands.append(line[:-2])
             step = line[:4].decode("ascii", "replace").upper()
-            if self._answer(step).startswith(b"354"):
+            said = self._answer(step)
+            if said.startswith(b"354"):
                 self._content()
+            elif step == "STAR" and said.startswith(b"220"):
+                self._secure()
+            while step == "AUTH" and said.startswith(b"334"):
+                self._served.commands.append(self._read_to(b"\r\n")[:-2])
+                said = self._answer(step)
             if step == "QUIT":
                 return
+
+    def _secure(self) -> None:
+        if self._peer.has("TLS"):
+            self._is_shaking = True
+            self._conn.recv(65536)  # its hello
+            self._answer("TLS")
+            self._drain()
+            raise _Gone
+        self._conn = self._peer.secure(self._conn, self._served)
 
     def _content(self) -> None:
         if self._buffer.startswith(b".\r\n"):
@@ -263,7 +317,7 @@ class _Conversation:
             case Odd.SILENCE:
                 self._drain()
             case Odd.TRICKLE:
-                self._conn.sendall(b"250-")
+                self._conn.sendall(b"250-" if not self._is_shaking else _LONG_RECORD)
                 while not self._peer.wait_over(0.05):
                     self._conn.sendall(b"x")
             case Odd.LONG_LINE:

@@ -12,6 +12,7 @@ from qsend.core.family import CONTROL_FILES
 from qsend.formats.control import KNOWN
 from qsend.formats.popcontrols import POP_FILES
 from qsend.formats.sqlcontrols import SQL_FILES
+from qsend.formats.tlscontrols import TLS_FILES
 
 ROOT = Path(__file__).parents[1]
 FOR_DEFAULTS = {"me", "locals"}
@@ -47,7 +48,7 @@ def used_by(kind: str) -> set[str]:
 
 @pytest.mark.parametrize("kind", sorted(CONTROL_FILES))
 def test_process_is_given_what_it_uses_and_no_more(kind: str) -> None:
-    # parse_sql and parse_pop take their files by name; only lookup calls the one,
-    # login and pop3d the other.
-    given = CONTROL_FILES[kind] - SQL_FILES - POP_FILES
+    # These take their files by name: parse_sql is called by lookup alone, parse_pop
+    # by login and pop3d, parse_tls by remote.
+    given = CONTROL_FILES[kind] - SQL_FILES - POP_FILES - TLS_FILES
     assert used_by(kind) | FOR_DEFAULTS == given | FOR_DEFAULTS

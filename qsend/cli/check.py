@@ -16,6 +16,7 @@ from qsend.core.model import Accounts
 from qsend.formats.control import KNOWN
 from qsend.formats.popcontrols import POP_FILES
 from qsend.formats.sqlcontrols import SQL_FILES
+from qsend.formats.tlscontrols import TLS_FILES
 from qsend.sysio import homecheck, queuemaker, sqlcheck
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.controldir import read_controls
@@ -24,7 +25,7 @@ from qsend.sysio.validate import faults_in
 _ELSEWHERE = frozenset(
     {
         *homecheck.INJECTING, *homecheck.RECEIVING, *homecheck.DELIVERING,
-        *SQL_FILES, *POP_FILES, "qmqpservers",
+        *SQL_FILES, *POP_FILES, *TLS_FILES, "qmqpservers",
     }
 )  # fmt: skip
 """Control files that other programs than the queue manager read."""
@@ -118,7 +119,7 @@ def inspect(home: str, *, single_user: bool) -> tuple[list[ConfigFault], list[st
     except ConfigError as exc:
         return [*exc.faults, *faults], notes
     faults += homecheck.directory_faults(home, accounts)
-    faults += homecheck.control_faults(home, accounts.root)
+    faults += homecheck.control_faults(home, accounts)
     faults += homecheck.alias_faults(home)
     faults += homecheck.privileged_faults(home)
     findings = sqlcheck.inspect(home, files, accounts, single_user=single_user)

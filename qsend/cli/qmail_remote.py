@@ -3,7 +3,8 @@ r"""qmail-remote: send one message over SMTP, `qmail-remote host sender recip...
 The message is on descriptor 0. Whatever happens is said on standard output, one
 item per recipient that was asked (`r`, `h` or `s`), then one for the message
 (`K`, `Z` or `D`), each ended by NUL; the exit code is always 0.
-Controls: helohost (or me), smtproutes, timeoutconnect, timeoutremote, resolvers.
+Controls: helohost (or me), smtproutes, timeoutconnect, timeoutremote, resolvers,
+tlspolicy, tlscafile, clientcert.pem, and for relays smtpauth.
 Source: qmail-remote(8).
 """
 
@@ -13,13 +14,15 @@ import asyncio
 import os
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from qsend.cli.options import teach, wants_help
 from qsend.core.errors import ConfigError, PermFail, QsendError, TempFail
 from qsend.core.mx import Host, route
 from qsend.core.smtptypes import Envelope, Outcome
-from qsend.formats.control import Controls, parse_controls
+from qsend.formats.control import Controls, Route, parse_controls
+from qsend.formats.tlscontrols import parse_tls
 from qsend.sysio.dns import Dns
 from qsend.sysio.home import find_home, read_control
 from qsend.sysio.localaddrs import own_addresses
@@ -27,6 +30,8 @@ from qsend.sysio.smtpcontent import Content
 from qsend.sysio.smtpdial import deliver, unsendable
 from qsend.sysio.smtpsession import Settings
 from qsend.sysio.tcptotable import TcptoTable
+from qsend.sysio.tlsclient import TlsClient
+from qsend.sysio.tlscontext import system_ca
 
 _HELP = """\
 usage: qmail-remote host sender recip ... < message
@@ -45,6 +50,7 @@ _CONTROLS = (
     "timeoutconnect",
     "timeoutremote",
 )
+_TLS_CONTROLS = ("tlspolicy", "tlscafile", "clientcert.pem")
 _COPY_BYTES = 1 << 17
 
 
@@ -69,8 +75,7 @@ def _run(operands: Sequence[bytes]) -> bytes:
         raise PermFail("I (qmail-remote) was invoked improperly. (#5.3.5)")
     host, sender, *recips = operands
     try:
-        home = find_home(None, os.environ)
-        controls = _read_controls(home)
+        errand = _prepare(find_home(None, os.environ), host)
     except (ConfigError, TempFail) as exc:
         raise TempFail(f"Unable to use the controls: {exc}. (#4.3.0)") from exc
     refusal = unsendable(sender, recips)
@@ -84,15 +89,40 @@ def _run(operands: Sequence[bytes]) -> bytes:
             size=content.size,
             eight_bit=content.is_eight_bit,
         )
-        return asyncio.run(_send(home, controls, host, envelope, content)).items()
+        return asyncio.run(_send(errand, envelope, content)).items()
     finally:
         content.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Errand:
+    """Where to go, and what is known of the way."""
+
+    home: str
+    controls: Controls
+    host: bytes
+    relay: Route | None
+    tls: TlsClient
+
+
+def _prepare(home: str, host: bytes) -> _Errand:
+    """Read the controls. Raises: TempFail or ConfigError without a code."""
+    controls = _read_controls(home)
+    relay = route(host, controls.smtproutes)
+    # Passwords are for relays; nothing else has to wait if they cannot be read.
+    secrets = () if relay is None else ("smtpauth",)
+    tls = TlsClient(parse_tls(_read(home, (*_TLS_CONTROLS, *secrets))), system_ca)
+    return _Errand(home=home, controls=controls, host=host, relay=relay, tls=tls)
+
+
+def _read(home: str, names: Iterable[str]) -> dict[str, bytes]:
+    found = {name: read_control(home, name) for name in names}
+    return {name: content for name, content in found.items() if content is not None}
+
+
 def _read_controls(home: str) -> Controls:
     """What qmail-remote needs. Raises: TempFail or ConfigError without a code."""
-    found = {name: read_control(home, name) for name in _CONTROLS}
-    files = {name: content for name, content in found.items() if content is not None}
+    files = _read(home, _CONTROLS)
     # Which domains are local is nobody's business here.
     controls = parse_controls({"locals": b"", **files})
     if not controls.helohost:
@@ -120,28 +150,35 @@ def _message() -> int:
         raise TempFail(f"Unable to read message: {exc.strerror}. (#4.3.0)") from exc
 
 
-async def _send(
-    home: str, controls: Controls, host: bytes, envelope: Envelope, content: Content
-) -> Outcome:
+async def _send(errand: _Errand, envelope: Envelope, content: Content) -> Outcome:
     """One transaction. Raises: TempFail, PermFail when there is nobody to ask."""
-    hosts, port = await _find(controls, host)
+    relay, controls = errand.relay, errand.controls
+    hosts = await _find(errand)
+    destination = errand.host if relay is None else relay.host
     settings = Settings(
         helo=controls.helohost,
         timeout_connect=controls.timeoutconnect,
         timeout_remote=controls.timeoutremote,
+        tls=errand.tls,
     )
-    health = TcptoTable(os.path.join(home, "queue/lock/tcpto"), os.getpid())
-    addresses = [found.address for found in hosts]
-    return await deliver(addresses, port, envelope, content, settings, health)
+    health = TcptoTable(os.path.join(errand.home, "queue/lock/tcpto"), os.getpid())
+    return await deliver(
+        hosts,
+        PORT if relay is None else relay.port or PORT,
+        errand.tls.demand(destination, is_relay=relay is not None),
+        envelope,
+        content,
+        settings,
+        health,
+    )
 
 
-async def _find(controls: Controls, host: bytes) -> tuple[list[Host], int]:
-    dns = Dns(controls.resolvers)
+async def _find(errand: _Errand) -> list[Host]:
+    dns = Dns(errand.controls.resolvers)
     try:
-        relay = route(host, controls.smtproutes)
-        if relay is not None:
-            return await dns.relay_hosts(relay.host), relay.port or PORT
-        return await dns.hosts(host, own_addresses()), PORT
+        if errand.relay is not None:
+            return await dns.relay_hosts(errand.relay.host)
+        return await dns.hosts(errand.host, own_addresses())
     finally:
         await dns.close()
 

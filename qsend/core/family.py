@@ -68,7 +68,17 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
     "clean": frozenset({*_ALL, "durability"}),
     "lspawn": frozenset({*_ALL, "concurrencyperuser", "durability", "patrn"}),
     "remote": frozenset(
-        {*_ALL, "helohost", "resolvers", "timeoutconnect", "timeoutremote"}
+        {
+            *_ALL,
+            "clientcert.pem",
+            "helohost",
+            "resolvers",
+            "smtpauth",
+            "timeoutconnect",
+            "timeoutremote",
+            "tlscafile",
+            "tlspolicy",
+        }
     ),
     "send": frozenset(
         {

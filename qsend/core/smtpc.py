@@ -2,11 +2,12 @@
 
 A Client is one connection. It says what to send (commands as values, the
 content, the lone dot), when a transaction is over and with what outcome, and
-whether the connection can serve another. With PIPELINING the envelope goes out
-at once and the replies are read in the same states as in lock-step.
+whether the connection can serve another; smtpopening has its first half. With
+PIPELINING the envelope goes out at once and the replies are read in the same states
+as in lock-step.
 Must not do: render or parse bytes (formats.smtp), wait, know descriptors.
-Source: RFC 5321, 2920, 1870, 6152, 3207; qmail-remote.c smtp() for the rows and
-the texts. We differ: EHLO, several recipients and transactions; 2yz where 3yz is
+Source: RFC 5321, 2920, 1870, 6152; qmail-remote.c smtp() for the rows and the
+texts. We differ: EHLO, several recipients and transactions; 2yz where 3yz is
 due, or the reverse, is a protocol error and no success; 452 after an accepted
 recipient asks for a next transaction (RFC 5321 4.5.3.1.10).
 """
@@ -17,7 +18,8 @@ from collections.abc import Callable, Sequence
 
 from qsend.core.address import quote
 from qsend.core.errors import Bug, LocalProtocolError
-from qsend.core.model import Cause, Letter
+from qsend.core.model import Letter
+from qsend.core.smtpopening import CLEAR, QUIT, Opening, said_text
 from qsend.core.smtptable import TABLE, Do, Event, State
 from qsend.core.smtptypes import (
     Action,
@@ -26,18 +28,16 @@ from qsend.core.smtptypes import (
     Command,
     Done,
     Envelope,
-    Failed,
     Fate,
     Outcome,
-    Ready,
     RecipAnswer,
     Reply,
-    Secure,
     Send,
     SendContent,
     SendDot,
     Verb,
 )
+from qsend.core.tlspolicy import Demand
 
 _CLASSES = {
     2: Event.POSITIVE,
@@ -47,42 +47,32 @@ _CLASSES = {
 }
 _NO_REPLY = Reply(0, b"")
 _RSET = Send((Command(Verb.RSET),))
-_QUIT = Send((Command(Verb.QUIT),))
 _DATA = Send((Command(Verb.DATA),))
 _ACCEPTED = RecipAnswer(Fate.ACCEPTED)
 
 
-class Client:
+class Client(Opening):
     """The client's side of one connection, from the greeting to QUIT."""
 
     __slots__ = (
         "_accepted",
         "_at",
         "_envelope",
-        "_extensions",
-        "_helo",
-        "_host",
         "_is_ahead",
-        "_is_leaving",
         "_said",
         "_verdict",
-        "_wants_tls",
-        "state",
     )
 
-    def __init__(self, host: bytes, helo: bytes, *, starttls: bool = False) -> None:
+    def __init__(self, host: bytes, helo: bytes, demand: Demand = CLEAR) -> None:
         """Begin with the peer's greeting.
 
         Args:
             host: the peer's address as reports show it.
             helo: the name to say in EHLO.
-            starttls: use STARTTLS where offered; the driver must then know Secure.
+            demand: whether to use STARTTLS and AUTH. The driver must know Secure,
+                and judge the certificate.
         """
-        self.state = State.GREETING
-        self._host = host
-        self._helo = helo
-        self._wants_tls = starttls
-        self._extensions: frozenset[bytes] = frozenset()
+        super().__init__(host, helo, demand)
         self._envelope: Envelope | None = None
         self._reset()
 
@@ -92,7 +82,6 @@ class Client:
         self._accepted = 0
         self._at = 0
         self._is_ahead = False
-        self._is_leaving = False
 
     def receive(self, reply: Reply) -> Sequence[Action]:
         """Take one reply; carry out what comes back, in order."""
@@ -127,9 +116,14 @@ class Client:
         """The content and its final dot are written."""
         return self._step(Event.SENT, _NO_REPLY)
 
-    def secured(self) -> Sequence[Action]:
-        """TLS is up."""
+    def secured(self, session: bytes) -> Sequence[Action]:
+        """TLS is up; `session` describes it in reports, in a few words."""
+        self._session = session + b"\n"
         return self._step(Event.SECURED, _NO_REPLY)
+
+    def unsecured(self, reason: bytes) -> Sequence[Action]:
+        """TLS could not be made; `reason` is ours, for the report."""
+        return self._step(Event.UNSECURED, Reply(0, reason))
 
     def leave(self) -> Sequence[Action]:
         """QUIT. Raises: LocalProtocolError unless idle or closed."""
@@ -137,60 +131,6 @@ class Client:
 
     def _step(self, event: Event, reply: Reply) -> Sequence[Action]:
         return _BY_EVENT[self.state, event](self, reply)
-
-    # The session comes up.
-
-    def _greeted(self, reply: Reply) -> Sequence[Action]:
-        if reply.code != 220:
-            return self._fail_greeting(reply)
-        return self._name(State.EHLO, Verb.EHLO)
-
-    def _name(self, state: State, verb: Verb) -> Sequence[Action]:
-        self.state = state
-        return (Send((Command(verb, self._helo),)),)
-
-    def _named(self, reply: Reply) -> Sequence[Action]:
-        if reply.code != 250:
-            return self._fail_name(reply)
-        self._extensions = _keywords(reply.text)
-        if self._wants_tls and b"STARTTLS" in self._extensions:
-            self.state = State.STARTTLS
-            return (Send((Command(Verb.STARTTLS),)),)
-        return self._rest(reply)
-
-    def _named_short(self, reply: Reply) -> Sequence[Action]:
-        return self._rest(reply) if reply.code == 250 else self._fail_name(reply)
-
-    def _fall_back(self, _reply: Reply) -> Sequence[Action]:
-        return self._name(State.HELO, Verb.HELO)
-
-    def _secure(self, _reply: Reply) -> Sequence[Action]:
-        self.state = State.TLS
-        return (Secure(),)
-
-    def _name_again(self, _reply: Reply) -> Sequence[Action]:
-        self._wants_tls = False
-        self._extensions = frozenset()
-        return self._name(State.EHLO, Verb.EHLO)
-
-    def _fail_greeting(self, reply: Reply) -> Sequence[Action]:
-        text = b"Connected to %s but greeting failed.\n" % self._host
-        return self._fail(text + _said_text(reply), _QUIT)
-
-    def _fail_name(self, reply: Reply) -> Sequence[Action]:
-        text = b"Connected to %s but my name was rejected.\n" % self._host
-        return self._fail(text + _said_text(reply), _QUIT)
-
-    def _fail_garbage(self, reply: Reply) -> Sequence[Action]:
-        return self._fail(self._not_smtp(reply))
-
-    def _fail_lost(self, _reply: Reply) -> Sequence[Action]:
-        return self._fail(self._died_text())
-
-    def _fail(self, text: bytes, *last: Action) -> Sequence[Action]:
-        self.state = State.CLOSED
-        answer = Answer(letter=Letter.DEFERRAL, text=text, cause=Cause.UNREACHABLE)
-        return (Failed(answer, self._is_leaving), *last, Close())
 
     # One transaction.
 
@@ -232,7 +172,7 @@ class Client:
         return self._next_recip(RecipAnswer(Fate.REFUSED, self._dislike(reply)))
 
     def _dislike(self, reply: Reply) -> bytes:
-        return b"%s does not like recipient.\n" % self._host + _said_text(reply)
+        return b"%s does not like recipient.\n" % self._host + said_text(reply)
 
     def _next_recip(self, said: RecipAnswer) -> Sequence[Action]:
         if self._verdict is None:
@@ -271,7 +211,7 @@ class Client:
         return ()
 
     def _accepted_message(self, reply: Reply) -> Sequence[Action]:
-        text = b"%s accepted message.\n" % self._host + _said_text(reply)
+        text = b"%s accepted message.\n" % self._host + said_text(reply)
         self._verdict = Answer(letter=Letter.SUCCESS, text=text)
         return (Done(self._outcome()), *self._rest(reply))
 
@@ -301,21 +241,14 @@ class Client:
             verdict=verdict,
             giving_up=giving_up,
             is_untouched=is_untouched,
+            session=self._session,
         )
 
-    def _not_smtp(self, reply: Reply) -> bytes:
-        text = b"Connected to %s but it broke the protocol: %s. %s(#4.5.0)\n"
-        reason = reply.text if reply.code == 0 else b"reply %d" % reply.code
-        return text % (self._host, reason, self._duplicate())
-
-    def _died_text(self) -> bytes:
-        text = b"Connected to %s but connection died. %s(#4.4.2)\n"
-        return text % (self._host, self._duplicate())
-
-    def _duplicate(self) -> bytes:
-        return b"Possible duplicate! " if self.state is State.DOT else b""
-
     # Between transactions, and the end.
+
+    def _rest(self, reply: Reply) -> Sequence[Action]:
+        self._envelope = None
+        return super()._rest(reply)
 
     def _end_by_rset(self) -> Sequence[Action]:
         if self._is_leaving:
@@ -324,24 +257,13 @@ class Client:
         self.state = State.RSET
         return (done, _RSET)
 
-    def _rest(self, reply: Reply) -> Sequence[Action]:
-        if self._is_leaving:
-            return self._close_idle(reply)
-        self.state = State.IDLE
-        self._envelope = None
-        return (Ready(),)
-
     def _leave(self, _reply: Reply) -> Sequence[Action]:
         self.state = State.QUIT
-        return (_QUIT,)
+        return (QUIT,)
 
     def _close(self, outcome: Outcome) -> Sequence[Action]:
         self.state = State.CLOSED
         return (Done(outcome), Close())
-
-    def _close_idle(self, _reply: Reply) -> Sequence[Action]:
-        self.state = State.CLOSED
-        return (Close(),)
 
     def _forbid(self, _reply: Reply) -> Sequence[Action]:
         raise LocalProtocolError(f"not now: the connection is in {self.state.name}")
@@ -358,7 +280,10 @@ _MOVES: dict[Do, Callable[[Client, Reply], Sequence[Action]]] = {
     Do.FAIL_LOST: Client._fail_lost,
     Do.SECURE: Client._secure,
     Do.NAME_AGAIN: Client._name_again,
-    Do.PLAIN_ON: Client._rest,
+    Do.PLAIN_ON: Client._go_on_in_clear,
+    Do.FAIL_TLS: Client._fail_tls,
+    Do.AUTH_MORE: Client._log_in_more,
+    Do.FAIL_AUTH: Client._fail_auth,
     Do.BEGIN: Client._go_on,
     Do.SENDER_OK: Client._sender_ok,
     Do.SENDER_REFUSED: Client._sender_refused,
@@ -384,15 +309,4 @@ _BY_EVENT = {when: _MOVES[do] for when, do in TABLE.items()}
 
 def _judged(reply: Reply, text: bytes) -> Answer:
     letter = Letter.FAILURE if reply.code >= 500 else Letter.DEFERRAL
-    return Answer(letter=letter, text=text + _said_text(reply))
-
-
-def _said_text(reply: Reply) -> bytes:
-    return b"Remote host said: " + reply.text if reply.text else b""
-
-
-def _keywords(text: bytes) -> frozenset[bytes]:
-    """The extensions of an EHLO reply, in capitals; its first line is the name."""
-    lines = text.split(b"\n")[1:]
-    words = (line[4:].split(None, 1) for line in lines)
-    return frozenset(word[0].upper() for word in words if word)
+    return Answer(letter=letter, text=text + said_text(reply))

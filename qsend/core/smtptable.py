@@ -2,7 +2,7 @@
 
 Must not do: anything; smtpc carries out what the table says. The enums are ints
 because the table is asked for every reply and ints hash four times as fast.
-Source: RFC 5321 sections 3 and 4.3.2, RFC 2920, RFC 3207; qmail-remote.c smtp().
+Source: RFC 5321 sections 3 and 4.3.2, RFC 2920, 3207, 4954; qmail-remote.c smtp().
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ class State(IntEnum):
     STARTTLS = auto()
     TLS = auto()
     """The TLS handshake."""
+    AUTH = auto()
     IDLE = auto()
     """Nothing: a transaction may begin."""
     MAIL = auto()
@@ -52,6 +53,8 @@ class Event(IntEnum):
     BEGIN = auto()
     SENT = auto()
     SECURED = auto()
+    UNSECURED = auto()
+    """TLS could not be made, or broke at once."""
     LEAVE = auto()
 
 
@@ -61,9 +64,9 @@ class Do(IntEnum):
     GREETED = auto()
     """Greeting: 220 asks for EHLO, any other code fails the session."""
     NAMED = auto()
-    """EHLO accepted: note the extensions; ready, or STARTTLS when wanted."""
+    """EHLO accepted: note the extensions; ready, or STARTTLS or AUTH when wanted."""
     NAMED_SHORT = auto()
-    """HELO accepted: ready, without extensions."""
+    """HELO accepted: ready, without extensions, if none is needed."""
     FALL_BACK = auto()
     """EHLO not known: HELO."""
     FAIL_GREETING = auto()
@@ -74,7 +77,11 @@ class Do(IntEnum):
     NAME_AGAIN = auto()
     """TLS is up: forget what was said in clear, EHLO again."""
     PLAIN_ON = auto()
-    """STARTTLS refused: the session goes on in clear."""
+    """STARTTLS refused: the session goes on in clear, or fails if it must not."""
+    FAIL_TLS = auto()
+    AUTH_MORE = auto()
+    """The server wants the next part of user and password."""
+    FAIL_AUTH = auto()
     BEGIN = auto()
     SENDER_OK = auto()
     SENDER_REFUSED = auto()
@@ -112,6 +119,7 @@ def _row(
     begin: Do = Do.FORBID,
     sent: Do = Do.FORBID,
     secured: Do = Do.FORBID,
+    unsecured: Do = Do.FORBID,
     leave: Do = Do.FORBID,
 ) -> dict[tuple[State, Event], Do]:
     return {
@@ -124,6 +132,7 @@ def _row(
         (state, Event.BEGIN): begin,
         (state, Event.SENT): sent,
         (state, Event.SECURED): secured,
+        (state, Event.UNSECURED): unsecured,
         (state, Event.LEAVE): leave,
     }
 
@@ -146,6 +155,7 @@ TABLE: dict[tuple[State, Event], Do] = {
         permanent=Do.FALL_BACK,
         garbage=Do.FAIL_GARBAGE,
         lost=Do.FAIL_LOST,
+        unsecured=Do.FAIL_TLS,
     ),
     **_row(
         State.HELO,
@@ -174,6 +184,16 @@ TABLE: dict[tuple[State, Event], Do] = {
         garbage=Do.FAIL_GARBAGE,
         lost=Do.FAIL_LOST,
         secured=Do.NAME_AGAIN,
+        unsecured=Do.FAIL_TLS,
+    ),
+    **_row(
+        State.AUTH,
+        positive=Do.REST,
+        intermediate=Do.AUTH_MORE,
+        transient=Do.FAIL_AUTH,
+        permanent=Do.FAIL_AUTH,
+        garbage=Do.FAIL_GARBAGE,
+        lost=Do.FAIL_LOST,
     ),
     **_row(  # a peer that speaks unasked (421 mostly) is leaving
         State.IDLE,
@@ -269,6 +289,7 @@ TABLE: dict[tuple[State, Event], Do] = {
         lost=Do.IGNORE,
         sent=Do.IGNORE,
         secured=Do.IGNORE,
+        unsecured=Do.IGNORE,
         leave=Do.IGNORE,
     ),
 }

@@ -7,7 +7,7 @@ Source: RFC 5321; qmail-remote.c and qmail-rspawn.c report() for the outcomes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
@@ -20,6 +20,10 @@ class Verb(bytes, Enum):
     EHLO = b"EHLO"
     HELO = b"HELO"
     STARTTLS = b"STARTTLS"
+    AUTH_PLAIN = b"AUTH PLAIN"
+    AUTH_LOGIN = b"AUTH LOGIN"
+    CREDENTIAL = b""
+    """No command: what AUTH LOGIN asks for."""
     MAIL = b"MAIL"
     RCPT = b"RCPT"
     DATA = b"DATA"
@@ -31,7 +35,8 @@ class Command(NamedTuple):
     """One command line.
 
     `arg` is the host name of EHLO and HELO, or the quoted address of MAIL and
-    RCPT. `size` in bytes and `eight_bit` become parameters of MAIL.
+    RCPT, or what AUTH PLAIN and CREDENTIAL tell, not yet in base64. `size` in bytes
+    and `eight_bit` become parameters of MAIL.
     """
 
     verb: Verb
@@ -95,6 +100,10 @@ class RecipAnswer(NamedTuple):
     is_later: bool = False
 
 
+_NOT_ASKED = RecipAnswer(Fate.ACCEPTED)
+"""What holds for the message holds for these too."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How one transaction ended.
@@ -105,27 +114,33 @@ class Outcome:
     those not asked. `giving_up` is the line that ends a refused recipient's
     report. `is_untouched`: the connection ended before the peer answered
     anything of this transaction, so that nothing can have been delivered.
+    `session` is a line about the session's encryption that ends every report, b""
+    in clear.
     """
 
     recips: Sequence[RecipAnswer]
     verdict: Answer
     giving_up: bytes
     is_untouched: bool = False
+    session: bytes = b""
 
     def answer(self, index: int) -> Answer | None:
         """What to report for one recipient; None: put it into a next transaction.
 
         Source: qmail-rspawn.c report().
         """
-        if index >= len(self.recips):
-            return self.verdict
-        said = self.recips[index]
+        said = self.recips[index] if index < len(self.recips) else _NOT_ASKED
         if said.fate is Fate.ACCEPTED:
-            return self.verdict
+            return self._whole(self.verdict)
         if said.is_later and self.verdict.letter is Letter.SUCCESS:
             return None
         letter = Letter.FAILURE if said.fate is Fate.REFUSED else Letter.DEFERRAL
-        return Answer(letter=letter, text=said.text + self.giving_up)
+        return self._whole(Answer(letter=letter, text=said.text + self.giving_up))
+
+    def _whole(self, answer: Answer) -> Answer:
+        if not self.session:
+            return answer
+        return replace(answer, text=answer.text + self.session)
 
     def items(self) -> bytes:
         r"""The transaction as qmail-remote prints it.
@@ -134,7 +149,7 @@ class Outcome:
         message item `K`, `Z` or `D` and its text; each ends in NUL.
         """
         parts = [said.fate.value + said.text for said in self.recips]
-        parts.append(self.verdict.letter.value + self.verdict.text)
+        parts.append(self.verdict.letter.value + self.verdict.text + self.session)
         return b"".join(part.replace(b"\0", b"?") + b"\0" for part in parts)
 
 
@@ -153,7 +168,7 @@ class SendDot(NamedTuple):
 
 
 class Secure(NamedTuple):
-    """Begin TLS on the connection, then call `Client.secured`."""
+    """Begin TLS on the connection, then call `Client.secured` or `unsecured`."""
 
 
 class Ready(NamedTuple):
@@ -164,10 +179,12 @@ class Failed(NamedTuple):
     """The session never came up; try another host. The connection is over.
 
     `is_busy`: the peer said 421, it takes no more sessions just now.
+    `is_insecure`: TLS could not be made; without it the session might come up.
     """
 
     answer: Answer
     is_busy: bool = False
+    is_insecure: bool = False
 
 
 class Done(NamedTuple):

@@ -23,6 +23,7 @@ from qsend.formats.popcontrols import POP_FILES, parse_pop
 from qsend.formats.sqlcontrols import SQL_FILES, parse_sql
 from qsend.formats.sqlserver import parse_sqlserver
 from qsend.formats.tcprules import SERVICES, rules_name
+from qsend.formats.tlscontrols import TLS_FILES, parse_tls
 
 OOPS = "Oops! Trouble reading this file."
 _PRINTABLE = bytes(byte if 32 <= byte <= 126 else ord("?") for byte in range(256))
@@ -133,12 +134,24 @@ def _database(facts: Facts, name: str) -> Iterator[str]:
         yield f"Database server: {shown(f'{place}, database {server.db}'.encode())}."
 
 
-def _certificate(facts: Facts, name: str) -> Iterator[str]:
-    """Nothing of it: it has a private key."""
-    if name in facts.files:
-        yield "There is a certificate for TLS."
-    else:
-        yield "(Default.) No TLS."
+def _present(default: str, there: str) -> Sentences:
+    """Whether the file exists, and nothing of what is in it."""
+
+    def say(facts: Facts, name: str) -> Iterator[str]:
+        yield there if name in facts.files else f"(Default.) {default}"
+
+    return say
+
+
+def _relay_logins(facts: Facts, name: str) -> Iterator[str]:
+    """The relays and users; the passwords stay where they are."""
+    content = facts.files.get(name)
+    if content is None:
+        yield "(Default.) No relay is logged in to."
+        return
+    yield ""
+    for relay, login in parse_tls({name: content}).logins.items():
+        yield f"Relay {shown(relay)} is told that I am {shown(login.user)}."
 
 
 TABLE: Mapping[str, Sentences] = {
@@ -195,6 +208,13 @@ TABLE: Mapping[str, Sentences] = {
     "queueminfree": number(1 << 20, "Mail is refused when the queue has less than ",
                            " bytes free"),
     "resolvers": several("The system's DNS servers are asked.", "DNS server: ", "."),
+    "tlspolicy": several("TLS is used with servers that offer it.",
+                         "TLS policy: ", ""),
+    "tlscafile": _present("Servers are verified by the authorities of this system.",
+                          "Servers are verified by the authorities in this file."),
+    "clientcert.pem": _present("Servers are shown no certificate.",
+                               "There is a certificate to show to servers."),
+    "smtpauth": _relay_logins,
     "timeoutterm": number(60, "Deliveries under way get ", " seconds at the end"),
     "sqlserver": _database,
     "sqlqueries": several("The database is asked as qsend does.", "Query: ", ""),
@@ -204,7 +224,7 @@ TABLE: Mapping[str, Sentences] = {
     "sqlblankalias": number(1, "A blank alias takes all others (1), or not (0): "),
     "sqllog": number(0, "Queries are logged (1), or not (0): "),
     "pop3listen": several("No POP3 service.", "POP3 at ", "."),
-    "servercert.pem": _certificate,
+    "servercert.pem": _present("No TLS.", "There is a certificate for TLS."),
     "timeoutpop3d": number(1200, "A silent POP3 client is kept for ", " seconds"),
     "concurrencypop3d": number(200, "POP3 sessions at once: "),
     "concurrencypop3dperip": number(20, "POP3 sessions at once of one address: "),
@@ -240,12 +260,15 @@ def control_lines(facts: Facts) -> Iterator[str]:
 _UNKNOWN = "I have no idea what this file does."
 
 
+_READ = KNOWN | SQL_FILES | POP_FILES | ACCESS_FILES | TLS_FILES
+
+
 def _problems(files: Mapping[str, bytes | None]) -> dict[str, str]:
     """Name to what qsend does not understand in that file; it would not start."""
     known = {
         name: content
         for name, content in files.items()
-        if name in KNOWN | SQL_FILES | POP_FILES | ACCESS_FILES and content is not None
+        if name in _READ and content is not None
     }
     faults = []
     for parse in (
@@ -253,6 +276,7 @@ def _problems(files: Mapping[str, bytes | None]) -> dict[str, str]:
         lambda: parse_sql(known, Controls()),
         lambda: parse_pop(known),
         lambda: parse_access(known, Controls()),
+        lambda: parse_tls(known),
     ):
         try:
             parse()

@@ -9,6 +9,7 @@ where qmail-remote fails for good (#5.6.2): what it lacks harms nobody.
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Sequence
 
 from qsend.core.errors import LocalProtocolError, RemoteProtocolError
@@ -24,6 +25,7 @@ REPLY_MAX = 65536
 END = b".\r\n"
 """The end of the content, and all of an empty one."""
 
+_BASE64 = (Verb.AUTH_PLAIN, Verb.CREDENTIAL)
 _OPTIONS = {
     Verb.MAIL: b"MAIL FROM:<%s>",
     Verb.RCPT: b"RCPT TO:<%s>",
@@ -38,6 +40,9 @@ def render_command(command: Command) -> bytes:
     Raises: LocalProtocolError when the argument holds CR, LF or NUL.
     """
     form = _OPTIONS.get(command.verb)
+    if command.verb in _BASE64:
+        words = (command.verb.value, binascii.b2a_base64(command.arg, newline=False))
+        return b" ".join(filter(None, words)) + b"\r\n"
     if form is None:
         return command.verb.value + b"\r\n"
     arg = command.arg
@@ -74,6 +79,11 @@ class ReplyReader:
     def feed(self, data: bytes) -> None:
         """Add what the peer sent."""
         self._buffer = self._buffer + data if self._buffer else data
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the peer has sent more than the replies taken."""
+        return self._buffer != b""
 
     def take(self) -> Reply | None:
         """The next whole reply, or None: more bytes are needed.

@@ -15,6 +15,7 @@ import encodings.idna  # noqa: F401 - the socket module imports it when first us
 import os
 import resource
 import socket
+import ssl
 from collections.abc import Callable, Container, Mapping
 
 from qsend.core import logline
@@ -29,6 +30,7 @@ from qsend.formats.delivery import (
     parse_transaction,
     render_report,
 )
+from qsend.formats.tlscontrols import parse_tls
 from qsend.sysio import aioprocess, clock
 from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.boot import Boot
@@ -38,6 +40,8 @@ from qsend.sysio.localaddrs import own_addresses
 from qsend.sysio.parent import Parent
 from qsend.sysio.smtpcourier import Courier
 from qsend.sysio.smtpsession import Settings
+from qsend.sysio.tlsclient import TlsClient
+from qsend.sysio.tlscontext import system_ca
 
 TITLE = "qmail-remote: qsend"
 SLOTS_MAX = 4096
@@ -59,6 +63,7 @@ class Remote:
         loop: asyncio.AbstractEventLoop,
         dns: Dns,
         own: Callable[[], Container[str]],
+        tls: TlsClient,
     ) -> None:
         """Greet send and say READY to start."""
         self._crash = aioprocess.Crash(loop)
@@ -66,7 +71,10 @@ class Remote:
         self._poller = AioLoop(loop)
         self._dns = dns
         self._health = _Health()
-        self._courier = Courier(loop, dns, self._health, _settings(boot.controls), own)
+        self._tls = tls
+        self._courier = Courier(
+            loop, dns, self._health, _settings(boot.controls, tls), own
+        )
         self._slots = _slots()
         self._serves_suspects = boot.role == "isolated"
         self._send = self._meet(boot.socks["send"])
@@ -128,11 +136,14 @@ class Remote:
     def _take_controls(self, generation: int, files: Mapping[str, bytes]) -> None:
         try:
             controls = parse_controls(files, generation)
+            tls_controls = parse_tls(files)
             self._dns.set_resolvers(controls.resolvers)
         except (ConfigError, ValueError) as exc:  # start checked them: a surprise
             os.write(2, logline.warning(f"qmail-remote: keeping controls: {exc}"))
             return
-        self._courier.settings = _settings(controls)
+        if tls_controls != self._tls.controls:
+            self._tls = TlsClient(tls_controls, self._tls.ca)
+        self._courier.use(_settings(controls, self._tls))
 
 
 class _Health:
@@ -179,11 +190,12 @@ class OwnAddresses:
         return self._found
 
 
-def _settings(controls: Controls) -> Settings:
+def _settings(controls: Controls, tls: TlsClient) -> Settings:
     return Settings(
         helo=controls.helohost,
         timeout_connect=controls.timeoutconnect,
         timeout_remote=controls.timeoutremote,
+        tls=tls,
     )
 
 
@@ -199,8 +211,11 @@ def main(boot: Boot) -> int:
     """
     aioprocess.begin(TITLE, 2 * SLOTS_MAX + FDS_SPARE)
     dns, own = Dns(boot.controls.resolvers), OwnAddresses()
+    ca = system_ca()
+    tls = TlsClient(parse_tls(boot.files), lambda: ca)
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # makes OpenSSL read its own files
     loop = aioprocess.confine(boot.accounts.qmailr, "remote")
-    remote = Remote(boot, loop, dns, own)
+    remote = Remote(boot, loop, dns, own, tls)
     loop.run_forever()
     remote.close()
     return 0

@@ -12,7 +12,7 @@ import stat
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.formats.control import FILE_MAX, KNOWN
 
-SECRET = ("sqlserver", "servercert.pem")
+SECRET = ("sqlserver", "servercert.pem", "clientcert.pem", "smtpauth")
 """Controls that nobody but root may read."""
 
 

@@ -31,8 +31,13 @@ RECEIVING = (
 """Controls that network services read as qmaild."""
 DELIVERING = (
     "me", "helohost", "resolvers", "smtproutes", "timeoutconnect", "timeoutremote",
+    "tlscafile", "tlspolicy",
 )  # fmt: skip
 """Controls that qmail-remote under a classic qmail-send reads as qmailr."""
+
+TELLING = ("clientcert.pem", "smtpauth")
+"""Secrets of remote: start hands them over, but a qmail-remote under a classic
+qmail-send reads them itself, if they are qmailr's."""
 
 _NOBODY = 65534
 _FILE_DIRS = ("alias", "bin", "control", "run", "users")
@@ -61,16 +66,18 @@ def directory_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:
             yield _fault(shown, f"expected mode {directory.mode:04o}, found {mode:04o}")
 
 
-def control_faults(home: str, owner: Account) -> Iterator[ConfigFault]:
+def control_faults(home: str, accounts: Accounts) -> Iterator[ConfigFault]:
     """Control files that somebody other than root may change, or read secrets of."""
+    root, remote = accounts.root.uid, accounts.qmailr.uid
     for name in _names(f"{home}/control"):
         try:
             found = os.stat(f"{home}/control/{name}")
         except FileNotFoundError:
             continue  # removed meanwhile
-        if found.st_uid not in (0, owner.uid):
+        owners = {0, root, remote} if name in TELLING else {0, root}
+        if found.st_uid not in owners:
             yield _fault(
-                f"control/{name}", f"expected owner {owner.uid}, found {found.st_uid}"
+                f"control/{name}", f"expected owner {root}, found {found.st_uid}"
             )
         if found.st_mode & 0o022:
             yield _fault(f"control/{name}", "others than its owner may change it")

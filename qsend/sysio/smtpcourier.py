@@ -109,10 +109,10 @@ class Courier:
         """Serve under `loop`.
 
         Args:
-            settings: of new sessions; replace the attribute at a reload.
+            settings: of new sessions.
             own: the addresses of this machine; may raise TempFail.
         """
-        self.settings = settings
+        self._settings = settings
         self._loop = loop
         self._dns = dns
         self._health = health
@@ -142,6 +142,11 @@ class Courier:
         work = _Work(transaction, recips, content, report)
         self._works.add(work)
         self._start(work)
+
+    def use(self, settings: Settings) -> None:
+        """New settings: sessions that were made by the old ones end when idle."""
+        self._settings = settings
+        self._pool.leave_all()
 
     def abort(self) -> None:
         """End every transaction whose final dot is not sent yet, unreported."""
@@ -210,8 +215,11 @@ class Courier:
         else:
             hosts = await self._dns.hosts(transaction.domain, self._own())
             port = 25
-        addresses = [host.address for host in hosts]
-        return await dial(addresses, port, self.settings, self._health, self._sweeper)
+        settings = self._settings
+        demand = settings.tls.demand(
+            transaction.relay or transaction.domain, is_relay=bool(transaction.relay)
+        )
+        return await dial(hosts, port, demand, settings, self._health, self._sweeper)
 
     def _run(self, work: _Work, session: Session) -> None:
         work.session, work.refusal = session, None
@@ -250,7 +258,9 @@ class Courier:
 
     def _rest(self, key: Key, session: Session) -> None:
         now_mono = self._loop.time()
-        if session.served >= SERVED_MAX or now_mono - session.born_mono > AGE_MAX_S:
+        is_old = now_mono - session.born_mono > AGE_MAX_S
+        is_stale = session.settings is not self._settings
+        if is_old or is_stale or session.served >= SERVED_MAX:
             session.leave()
             return
         work = self._next(key)
@@ -282,7 +292,7 @@ class Courier:
         """Every PAUSE_S while somebody waits: give up, or look for room."""
         self._tending = None
         now_mono = self._loop.time()
-        busy_s = min(BUSY_S, self.settings.timeout_connect)
+        busy_s = min(BUSY_S, self._settings.timeout_connect)
         for key in self._gates.waited_for():
             is_reached = self._gates.sessions(key) > 0
             for work in self._gates.overdue(key, now_mono, busy_s):

@@ -1,7 +1,8 @@
 """From a list of hosts to a session that is ready; and one delivery in all.
 
 Hosts are tried in order until one greets and takes our name; who cannot be
-connected, or fails before MAIL, makes way for the next.
+connected, or fails before MAIL, makes way for the next. Where TLS may be used but
+cannot be made, the same host is connected once more and gets its mail in clear.
 Must not do: ask the DNS, keep sessions.
 Source: qmail-remote.c main(); RFC 5321 5.1. Unlike qmail, which gives up at the
 first host that accepts the connection, a failed greeting is no verdict.
@@ -15,11 +16,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from qsend.core.model import Cause, Letter
+from qsend.core.mx import Host
 from qsend.core.smtpaddress import is_sendable, unsendable_answer
 from qsend.core.smtptable import State
 from qsend.core.smtptypes import Answer, Envelope, Outcome
+from qsend.core.tlspolicy import Demand, Level
 from qsend.sysio.smtpcontent import Content
 from qsend.sysio.smtpsession import Session, SessionFailed, Settings, Sweeper
+from qsend.sysio.tlsclient import Peer
 
 SESSIONS_MAX = 5
 """Hosts of one attempt that may accept the connection and then fail; RFC 5321
@@ -50,8 +54,9 @@ class Health(Protocol):
 
 
 async def dial(
-    hosts: Sequence[str],
+    hosts: Sequence[Host],
     port: int,
+    demand: Demand,
     settings: Settings,
     health: Health,
     sweeper: Sweeper,
@@ -59,18 +64,20 @@ async def dial(
     """A ready session with the first host that lets one come up.
 
     Args:
-        hosts: numeric IPv4 or IPv6 addresses in the order to try.
+        hosts: in the order to try.
+        demand: what is asked of the session.
     Raises: SessionFailed with the report when there is none.
     """
     failure, failures, is_busy = _NO_CONNECTION, 0, False
     for host in hosts:
-        if health.is_skipped(host):
+        if health.is_skipped(host.address):
             continue
-        sock = await _connect(host, port, settings, health)
+        peer = Peer(host=host, port=port, demand=demand)
+        sock = await _connect(peer, settings, health)
         if sock is None:
             continue
         try:
-            return await _greet(sock, host, settings, sweeper)
+            return await _open(sock, peer, settings, health, sweeper)
         except SessionFailed as exc:
             failure, failures = exc.answer, failures + 1
             is_busy |= exc.is_busy
@@ -79,17 +86,39 @@ async def dial(
     raise SessionFailed(failure, is_busy=is_busy)
 
 
+async def _open(
+    sock: socket.socket,
+    peer: Peer,
+    settings: Settings,
+    health: Health,
+    sweeper: Sweeper,
+) -> Session:
+    """A session over a new connection, or in clear over a second one."""
+    tls = settings.tls
+    try:
+        return await _greet(sock, tls.begun(peer), settings, sweeper)
+    except SessionFailed as exc:
+        if not exc.is_insecure or peer.demand.level is not Level.MAY:
+            raise
+        tls.note_plain(peer)
+        again = await _connect(peer, settings, health)
+        if again is None:
+            raise
+        return await _greet(again, tls.begun(peer), settings, sweeper)
+
+
 async def _connect(
-    host: str, port: int, settings: Settings, health: Health
+    peer: Peer, settings: Settings, health: Health
 ) -> socket.socket | None:
     """A connected socket, or None. Raises: SessionFailed without descriptors."""
+    host = peer.host.address
     sock = _socket(host)
     if sock is None:
         return None
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(settings.timeout_connect):
-            await loop.sock_connect(sock, (host, port))
+            await loop.sock_connect(sock, (host, peer.port))
     except TimeoutError:  # ours, or the kernel's ETIMEDOUT
         health.note_timeout(host)
     except OSError:
@@ -119,9 +148,9 @@ def _socket(host: str) -> socket.socket | None:
 
 
 async def _greet(
-    sock: socket.socket, host: str, settings: Settings, sweeper: Sweeper
+    sock: socket.socket, peer: Peer, settings: Settings, sweeper: Sweeper
 ) -> Session:
-    session = Session(host, settings, sweeper)
+    session = Session(peer, settings, sweeper)
     try:
         await sweeper.loop.create_connection(lambda: session, sock=sock)
         await session.until_ready()
@@ -146,8 +175,9 @@ def unsendable(sender: bytes, recips: Sequence[bytes]) -> Answer | None:
 
 
 async def deliver(
-    hosts: Sequence[str],
+    hosts: Sequence[Host],
     port: int,
+    demand: Demand,
     envelope: Envelope,
     content: Content,
     settings: Settings,
@@ -160,7 +190,7 @@ async def deliver(
     """
     sweeper = Sweeper(asyncio.get_running_loop())
     try:
-        session = await dial(hosts, port, settings, health, sweeper)
+        session = await dial(hosts, port, demand, settings, health, sweeper)
     except SessionFailed as exc:
         return Outcome(recips=(), verdict=exc.answer, giving_up=b"")
     closed = asyncio.Event()

@@ -44,6 +44,12 @@ class Pool:
                 return session
         return None
 
+    def leave_all(self) -> None:
+        """Say QUIT to every idle session; none is kept any more."""
+        for session in tuple(self._key_by_session):
+            self.discard(session)
+            session.leave()
+
     def discard(self, session: Session) -> None:
         """Forget a session, kept or not."""
         key = self._key_by_session.pop(session, None)

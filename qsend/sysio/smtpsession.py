@@ -1,8 +1,10 @@
 """One SMTP connection under asyncio: replies in, writes out, deadlines.
 
-A Session drives core.smtpc.Client over a transport. A peer gets `timeout_remote`
+A Session drives core.smtpc.Client over a transport, and from STARTTLS on over the
+TLS that takes its place (tlsclient). A peer gets `timeout_remote`
 seconds for each whole reply, however it trickles, and for taking each piece of
-the content, and for the content in all as long as RATE_MIN allows.
+the content, for the content in all as long as RATE_MIN allows, and HANDSHAKE_S for
+the handshake.
 Must not do: choose hosts (smtpdial) or keep idle sessions (smtppool).
 Source: qmail-remote.c; RFC 5321 4.5.3.2.
 """
@@ -33,10 +35,16 @@ from qsend.core.smtptypes import (
 )
 from qsend.formats.smtp import END, ReplyReader, render_commands
 from qsend.sysio.smtpcontent import Content
+from qsend.sysio.tls import reason_of
+from qsend.sysio.tlsclient import Peer, TlsClient
+from qsend.sysio.tlslayer import TlsLayer
 
 RATE_MIN = 1000
 """Bytes a second below which the sending of a content is given up; the slowest
 modem was three times as fast."""
+HANDSHAKE_S = 60.0
+"""Longest TLS handshake, if timeoutremote is not shorter; a real one takes two or
+three round trips."""
 QUIT_S = 5.0
 """How long a peer may take to answer QUIT; nothing depends on it."""
 SWEEP_S = 0.25
@@ -47,23 +55,28 @@ BURST = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What new sessions go by: the name said in EHLO, and seconds."""
+    """What new sessions go by: the name said in EHLO, seconds, and TLS."""
 
     helo: bytes
     timeout_connect: float
     timeout_remote: float
+    tls: TlsClient
 
 
 class SessionFailed(QsendError):
     """No session came up; `answer` is the report.
 
-    `is_busy`: a host said 421, it takes no more sessions just now.
+    `is_busy`: a host said 421, it takes no more sessions just now. `is_insecure`:
+    TLS could not be made.
     """
 
-    def __init__(self, answer: Answer, *, is_busy: bool = False) -> None:
+    def __init__(
+        self, answer: Answer, *, is_busy: bool = False, is_insecure: bool = False
+    ) -> None:
         super().__init__(answer.text.decode("ascii", "replace"))
         self.answer = answer
         self.is_busy = is_busy
+        self.is_insecure = is_insecure
 
 
 class Sweeper:
@@ -115,7 +128,8 @@ class Session(asyncio.Protocol):
     session can serve another, `on_closed` once when it never will again.
     """
 
-    def __init__(self, host: str, settings: Settings, sweeper: Sweeper) -> None:
+    def __init__(self, peer: Peer, settings: Settings, sweeper: Sweeper) -> None:
+        self.settings = settings
         self.served = 0
         self.born_mono = sweeper.loop.time()
         self.deadline_mono = self.born_mono + settings.timeout_remote
@@ -124,10 +138,11 @@ class Session(asyncio.Protocol):
         self._timeout_s = settings.timeout_remote
         self._sweeper = sweeper
         self._loop = sweeper.loop
-        self._client = Client(host.encode(), settings.helo)
+        self._peer = peer
+        self._client = Client(peer.host.address.encode(), settings.helo, peer.demand)
         self._reader = ReplyReader()
         self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | TlsLayer | None = None
         self._content: Content | None = None
         self._chunks: Iterator[bytes] | None = None
         self._content_end_mono = 0.0
@@ -188,6 +203,8 @@ class Session(asyncio.Protocol):
             self.leave()
         elif self._client.state is State.CLOSED:
             self.abort()
+        elif self._client.state is State.TLS:
+            self._lose_tls(b"timed out")
         else:
             self._apply(self._client.lost())
 
@@ -257,7 +274,31 @@ class Session(asyncio.Protocol):
         elif isinstance(action, Close):
             self._close()
         else:
-            raise Bug("TLS was not asked for")
+            self._secure()
+
+    def _secure(self) -> None:
+        below = self._transport
+        if below is None or isinstance(below, TlsLayer):
+            raise Bug("TLS inside TLS, or on no connection")
+        if self._reader.is_ahead:
+            # Somebody in between may have added it, to be taken for what the
+            # server says under TLS.
+            self._apply(self._client.garbage(b"words in clear after STARTTLS"))
+            return
+        self.deadline_mono = self._loop.time() + min(HANDSHAKE_S, self._timeout_s)
+        try:
+            self._transport = self.settings.tls.secure(
+                self._peer,
+                below,
+                self,
+                on_up=lambda session: self._apply(self._client.secured(session)),
+                on_failed=self._lose_tls,
+            )
+        except OSError as exc:
+            self._lose_tls(reason_of(exc).encode("ascii", "replace"))
+
+    def _lose_tls(self, reason: bytes) -> None:
+        self._apply(self._client.unsecured(reason))
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
@@ -267,7 +308,11 @@ class Session(asyncio.Protocol):
     def _fail(self, failed: Failed) -> None:
         if not self._opened.done():  # who waited may have been cancelled
             self._opened.set_exception(
-                SessionFailed(failed.answer, is_busy=failed.is_busy)
+                SessionFailed(
+                    failed.answer,
+                    is_busy=failed.is_busy,
+                    is_insecure=failed.is_insecure,
+                )
             )
 
     def _be_idle(self) -> None:

@@ -22,6 +22,7 @@ from qsend.sysio import clock, sandbox
 from qsend.sysio.fork import fork_child
 from qsend.sysio.privilege import drop, harden
 from qsend.sysio.tls import server_context
+from qsend.sysio.tlscontext import check_tls
 
 TIMEOUT_S = 30.0
 """A million virtual domains parse in a few seconds."""
@@ -60,11 +61,12 @@ def find_faults(files: Mapping[str, bytes], parser: Account) -> list[ConfigFault
 
 def faults_in(files: Mapping[str, bytes]) -> list[ConfigFault]:
     """The same, found out in this process."""
+    rest = [*_faults_of_pop(files), *_faults_of_tls(files)]
     try:
         controls = parse_controls(files)
     except ConfigError as exc:
-        return [*exc.faults, *_faults_of_pop(files)]
-    return [*_faults_of_mail(files, controls), *_faults_of_pop(files)]
+        return [*exc.faults, *rest]
+    return [*_faults_of_mail(files, controls), *rest]
 
 
 def _faults_of_mail(
@@ -84,6 +86,14 @@ def _faults_of_pop(files: Mapping[str, bytes]) -> list[ConfigFault]:
         settings = parse_pop(files)
         if settings.certificate:
             server_context(settings.certificate)
+    except ConfigError as exc:
+        return exc.faults
+    return []
+
+
+def _faults_of_tls(files: Mapping[str, bytes]) -> list[ConfigFault]:
+    try:
+        check_tls(files)
     except ConfigError as exc:
         return exc.faults
     return []

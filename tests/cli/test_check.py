@@ -13,6 +13,7 @@ from qsend.cli.main import main
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.model import Account, Accounts
 from qsend.sysio import homecheck, homemaker, queuemaker, sandbox
+from tests.certificates import Authority
 
 QMAIL, NOFILES = 64500, 64501
 ACCOUNTS = Accounts(
@@ -71,6 +72,53 @@ def test_good_home_has_no_fault(check: Check, home: Path) -> None:
     assert lines[1].startswith("sandbox: login: ")
     assert lines[2].startswith("sandbox: start lspawn local: none")
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize("name", ["smtpauth", "clientcert.pem"])
+def test_secret_that_others_may_read_is_a_fault(
+    check: Check, home: Path, tmp_path: Path, name: str
+) -> None:
+    secrets = {
+        "smtpauth": b"relay.example:ann:hush\n",
+        "clientcert.pem": Authority(tmp_path).certify("DNS:me.example"),
+    }
+    path = home / "control" / name
+    path.write_bytes(secrets[name])
+    path.chmod(0o640)
+    code, lines = check()
+    assert code == 1
+    assert f"control/{name}: is secret; expected mode 0600" in lines
+    path.chmod(0o600)
+    assert check()[0] == 0
+    if IS_ROOT:
+        os.chown(path, ACCOUNTS.qmailr.uid, NOFILES)
+        assert check()[0] == 0
+        os.chown(path, ACCOUNTS.qmaild.uid, NOFILES)
+        assert check()[0] == 1
+
+
+def test_tls_files_that_cannot_be_used_are_faults(check: Check, home: Path) -> None:
+    cert = b"-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"
+    key = b"-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----\n"
+    for name, content in {
+        "tlspolicy": b"a.example:may\nb.example:perhaps\n",
+        "tlscafile": cert,
+        "clientcert.pem": cert + key,
+    }.items():
+        (home / "control" / name).write_bytes(content)
+        (home / "control" / name).chmod(0o600 if name[-1] == "m" else 0o644)
+    code, lines = check()
+    assert code == 1
+    told = [line for line in lines if line.startswith("control/")]
+    levels = "none, may, encrypt, verify"
+    want = f"control/tlspolicy:2: expected one of {levels} after the colon"
+    assert told == [want]
+    (home / "control/tlspolicy").unlink()
+    told = [line for line in check()[1] if line.startswith("control/")]
+    assert [line.split(": TLS cannot use it: ")[0] for line in told] == [
+        "control/tlscafile",
+        "control/clientcert.pem",
+    ]
 
 
 def number_of_one_message(home: Path) -> str:

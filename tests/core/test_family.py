@@ -8,6 +8,7 @@ from qsend.core import family
 from qsend.formats.control import KNOWN, parse_controls
 from qsend.formats.popcontrols import POP_FILES
 from qsend.formats.sqlcontrols import SQL_FILES
+from qsend.formats.tlscontrols import TLS_FILES
 
 PLAN = family.plan(2)
 
@@ -100,7 +101,7 @@ def test_kind_and_peer_name() -> None:
 
 def test_every_control_file_is_known_to_somebody_and_to_no_stranger() -> None:
     known = frozenset[str]().union(*family.CONTROL_FILES.values())
-    assert known == KNOWN | SQL_FILES | POP_FILES
+    assert known == KNOWN | SQL_FILES | POP_FILES | TLS_FILES
 
 
 @pytest.mark.parametrize("role", PLAN.roles)
@@ -112,6 +113,13 @@ def test_only_lookup_knows_the_database(role: str) -> None:
     # send knows that there is one: it asks lookup then, and otherwise does not.
     assert parse_controls(seen).has_sql is (role in ("lookup", "send"))
     assert not parse_controls(family.visible(role, {"me": b"here"})).has_sql
+
+
+@pytest.mark.parametrize("role", [*PLAN.roles, "isolated3"])
+@pytest.mark.parametrize("name", ["smtpauth", "clientcert.pem"])
+def test_only_remote_knows_what_servers_are_told(name: str, role: str) -> None:
+    seen = family.visible(role, {"me": b"here", name: b"hunter2"})
+    assert (b"hunter2" in b"".join(seen.values())) is (family.kind(role) == "remote")
 
 
 @pytest.mark.parametrize("role", PLAN.roles)

@@ -11,6 +11,7 @@ from qsend.core.errors import LocalProtocolError, RemoteProtocolError
 from qsend.core.model import Cause, Letter
 from qsend.core.smtpaddress import is_sendable, unsendable_answer
 from qsend.core.smtpc import Client
+from qsend.core.smtpopening import CLEAR
 from qsend.core.smtptable import TABLE, Event, State
 from qsend.core.smtptypes import (
     Action,
@@ -26,6 +27,7 @@ from qsend.core.smtptypes import (
     SendContent,
     SendDot,
 )
+from qsend.core.tlspolicy import Demand, Level, Login
 from qsend.formats.smtp import ReplyReader, render_commands
 
 HOST = b"192.0.2.1"
@@ -36,6 +38,10 @@ DIED = b"Connected to 192.0.2.1 but connection died. (#4.4.2)\n"
 DUPLICATE = (
     b"Connected to 192.0.2.1 but connection died. Possible duplicate! (#4.4.2)\n"
 )
+MAY = Demand(level=Level.MAY)
+MUST = Demand(level=Level.ENCRYPT)
+LOGIN = Login(user=b"ann", password=b"pa:ss")
+SAID = b"Remote host said: "
 GIVING_UP = b"Giving up on 192.0.2.1.\n"
 
 
@@ -43,12 +49,13 @@ class Peer:
     """Feeds a client with a peer's bytes and keeps what the client wants done."""
 
     def __init__(
-        self, recips: Sequence[bytes], *, cut: int, starttls: bool = False
+        self, recips: Sequence[bytes], *, cut: int, demand: Demand = CLEAR
     ) -> None:
-        self.client = Client(HOST, b"me.example", starttls=starttls)
+        self.client = Client(HOST, b"me.example", demand)
         self.wire: list[bytes] = []
         self.answer: Answer | None = None
         self.outcome: Outcome | None = None
+        self.failed: Failed | None = None
         self.is_closed = False
         self._recips = recips
         self._cut = cut
@@ -87,11 +94,12 @@ class Peer:
                     self.wire.append(b"<dot>")
                 case Secure():
                     self.wire.append(b"<tls>")
-                    self._do(self.client.secured())
+                    self._do(self.client.secured(b"TLSv1.3 CIPHER name"))
                 case Ready():
                     self._ready()
                 case Failed(answer):
                     self.answer = answer
+                    self.failed = action
                 case Done(outcome):
                     assert self.outcome is None, "two outcomes"
                     self.outcome = outcome
@@ -114,8 +122,6 @@ class Peer:
 def test_table_is_total() -> None:
     assert set(TABLE) == set(product(State, Event))
 
-
-SAID = b"Remote host said: "
 
 # (name, replies after EHLO's, whether the peer closes then, the report)
 ROWS = [
@@ -408,7 +414,7 @@ def test_idle_peer_that_speaks_is_left() -> None:
 
 
 def test_starttls_says_ehlo_again_and_forgets_what_was_said_in_clear() -> None:
-    peer = Peer([b"r@x"], cut=1, starttls=True)
+    peer = Peer([b"r@x"], cut=1, demand=MAY)
     peer.say(b"220 hi\r\n250-me\r\n250-PIPELINING\r\n250 STARTTLS\r\n220 go\r\n")
     peer.say(b"250 me\r\n")
     assert peer.wire == [
@@ -422,9 +428,139 @@ def test_starttls_says_ehlo_again_and_forgets_what_was_said_in_clear() -> None:
 
 
 def test_starttls_refused_goes_on_in_clear() -> None:
-    peer = Peer([b"r@x"], cut=1, starttls=True)
+    peer = Peer([b"r@x"], cut=1, demand=MAY)
     peer.say(b"220 hi\r\n250-me\r\n250 STARTTLS\r\n454 no\r\n")
     assert peer.wire[-1] == b"MAIL FROM:<s@x>\r\n"
+
+
+HELLO_TLS = b"220 hi\r\n250-me\r\n250 STARTTLS\r\n"
+
+
+def test_session_under_tls_is_told_in_every_report() -> None:
+    once = b"250 s\r\n250 r\r\n550 no\r\n354 go\r\n250 ok\r\n"
+    peer = Peer([b"r@x", b"q@x"], cut=3, demand=MAY)
+    peer.say(HELLO_TLS + b"220 go\r\n250 me\r\n" + once)
+    session = b"TLSv1.3 CIPHER name\n"
+    accepted = b"192.0.2.1 accepted message.\nRemote host said: 250 ok\n"
+    refused = b"192.0.2.1 does not like recipient.\nRemote host said: 550 no\n"
+    assert peer.answers == [
+        (b"K", accepted + session),
+        (b"D", refused + GIVING_UP + session),
+    ]
+    assert peer.outcome is not None
+    assert peer.outcome.items() == b"r\0h%s\0K%s\0" % (refused, accepted + session)
+
+
+TLS_FAILED = b"Connected to 192.0.2.1 but TLS failed: connection died. (#4.7.5)\n"
+NO_TLS = b"Connected to 192.0.2.1 but it does not offer TLS. (#4.7.4)\n"
+REFUSED_TLS = b"Connected to 192.0.2.1 but STARTTLS was refused.\n" + SAID
+TLS_ROWS = [
+    (MUST, LOCKSTEP, NO_TLS, False),
+    (MUST, b"220 hi\r\n502 x\r\n250 me\r\n", NO_TLS, False),
+    (MUST, HELLO_TLS + b"454 no\r\n", REFUSED_TLS + b"454 no\n", False),
+    (MUST, HELLO_TLS + b"502 no\r\n", REFUSED_TLS + b"502 no\n", False),
+    (MAY, HELLO_TLS + b"421 no\r\n", REFUSED_TLS + b"421 no\n", False),
+    (MAY, HELLO_TLS + b"<eof>", TLS_FAILED, True),
+    (MAY, HELLO_TLS + b"220 go\r\n<eof>", TLS_FAILED, True),
+    (MUST, HELLO_TLS + b"220 go\r\n<eof>", TLS_FAILED, True),
+    (
+        MAY,
+        HELLO_TLS + b"220 go\r\n451 x\r\n",
+        b"Connected to 192.0.2.1 but my name was rejected.\n" + SAID + b"451 x\n",
+        False,
+    ),
+]
+
+
+@pytest.mark.parametrize(("demand", "replies", "want", "is_insecure"), TLS_ROWS)
+def test_session_that_comes_not_up_for_want_of_tls(
+    demand: Demand, replies: bytes, want: bytes, is_insecure: bool
+) -> None:
+    is_eof = replies.endswith(b"<eof>")
+    peer = Peer([b"r@x"], cut=100, demand=demand)
+    peer.say(replies.removesuffix(b"<eof>"), then_close=is_eof)
+    answer = Answer(letter=Letter.DEFERRAL, text=want, cause=Cause.UNREACHABLE)
+    is_busy = b"421" in want
+    assert peer.failed == Failed(answer, is_busy, is_insecure)
+    assert peer.is_closed
+    assert b"MAIL FROM:<s@x>\r\n" not in peer.wire
+
+
+def test_reply_after_starttls_in_clear_fails_the_session() -> None:
+    client = Client(HOST, b"me", MAY)
+    reader = ReplyReader()
+    reader.feed(HELLO_TLS + b"220 go\r\n250 I am under TLS\r\n")
+    for _ in range(3):
+        reply = reader.take()
+        assert reply is not None
+        last = client.receive(reply)
+    assert last == (Secure(),)
+    assert reader.is_ahead  # what the driver looks for
+    failed, close = client.garbage(b"words in clear")
+    assert isinstance(failed, Failed)
+    assert failed.answer.text.endswith(b"protocol: words in clear. (#4.5.0)\n")
+    assert not failed.is_insecure
+    assert isinstance(close, Close)
+
+
+PLAIN = b"AUTH PLAIN AGFubgBwYTpzcw==\r\n"
+AUTH_ROWS = [
+    (b"250 AUTH PLAIN LOGIN", b"235 yes", [PLAIN]),
+    (b"250 auth=login plain", b"235 yes", [PLAIN]),
+    (
+        b"250 AUTH CRAM-MD5 LOGIN",
+        b"334 VXNlcg==\r\n334 UGFzcw==\r\n235 yes",
+        [b"AUTH LOGIN\r\n", b"YW5u\r\n", b"cGE6c3M=\r\n"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("offer", "replies", "want"), AUTH_ROWS)
+def test_relay_is_told_the_login(
+    offer: bytes, replies: bytes, want: list[bytes]
+) -> None:
+    demand = Demand(level=Level.ENCRYPT, login=LOGIN)
+    peer = Peer([b"r@x"], cut=1, demand=demand)
+    peer.say(HELLO_TLS + b"220 go\r\n250-me\r\n" + offer + b"\r\n" + replies + b"\r\n")
+    head = [b"EHLO me.example\r\n", b"STARTTLS\r\n", b"<tls>", b"EHLO me.example\r\n"]
+    assert peer.wire == [*head, *want, b"<ready>", b"MAIL FROM:<s@x>\r\n"]
+
+
+AUTH_FAILURES = [
+    (
+        b"250 AUTH PLAIN\r\n535 wrong\r\n",
+        b"my login was refused.\n" + SAID + b"535 wrong",
+    ),
+    (
+        b"250 AUTH PLAIN\r\n454 later\r\n",
+        b"my login was refused.\n" + SAID + b"454 later",
+    ),
+    (b"250 AUTH PLAIN\r\n334 more\r\n", b"it broke the protocol: reply 334. (#4.5.0)"),
+    (b"250 AUTH LOGIN\r\n" + b"334 x\r\n" * 3, b"protocol: reply 334. (#4.5.0)"),
+    (b"250 AUTH CRAM-MD5\r\n", b"it offers no way to log in. (#4.7.4)"),
+    (b"250 SIZE\r\n", b"it offers no way to log in. (#4.7.4)"),
+]
+
+
+@pytest.mark.parametrize(("replies", "want"), AUTH_FAILURES)
+def test_login_that_fails_is_a_deferral(replies: bytes, want: bytes) -> None:
+    demand = Demand(level=Level.NONE, login=LOGIN)
+    peer = Peer([b"r@x"], cut=1, demand=demand)
+    peer.say(b"220 hi\r\n250-me\r\n" + replies)
+    assert peer.answer is not None
+    assert peer.answer.letter is Letter.DEFERRAL
+    assert peer.answer.text.endswith(want + b"\n")
+    assert b"pa:ss" not in peer.answer.text
+    assert peer.is_closed
+
+
+def test_login_is_never_offered_by_words_said_in_clear() -> None:
+    demand = Demand(level=Level.ENCRYPT, login=LOGIN)
+    peer = Peer([b"r@x"], cut=1, demand=demand)
+    hello = b"220 hi\r\n250-me\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n"
+    peer.say(hello + b"220 go\r\n250 me\r\n")
+    assert peer.answer is not None
+    assert not [line for line in peer.wire if line.startswith(b"AUTH")]
 
 
 def test_begin_in_a_transaction_is_our_mistake() -> None:

@@ -79,9 +79,15 @@ def test_secrets_are_not_shown() -> None:
     output = said({"sqlserver": account, "servercert.pem": key})
     assert "\nsqlserver: \nDatabase server: db.example, database mail.\n" in output
     assert "\nservercert.pem: There is a certificate for TLS.\n" in output
+    login = b"[::1]:ann:hush\nrelay.example:bob:hush\n"
+    output += said({"clientcert.pem": key, "tlscafile": key, "smtpauth": login})
+    assert "\nclientcert.pem: There is a certificate to show to servers.\n" in output
+    assert "\nRelay ::1 is told that I am ann.\nRelay relay.example is told" in output
     assert "hush" not in output
     broken = said({"sqlserver": b"pasword hush\n"})
     assert "\nsqlserver: Oops! " in broken
+    broken += said({"smtpauth": b"relay.example:hush\n"})
+    assert "\nsmtpauth: Oops! Line 1: expected relay:user:password" in broken
     assert "hush" not in broken
 
 
