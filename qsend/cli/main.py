@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "virtual": ("virtual", "lead mail for virtual addresses to users"),
     "alias": ("virtual", "what happens to mail of a user or extension"),
     "rcpthost": ("virtual", "hosts whose mail is accepted"),
+    "whois": ("whois", "explain what will happen to mail for an address"),
 }
 """Each command, its module in qsend.cli, and what it does. The module's main gets
 the command's own name first, then its arguments."""

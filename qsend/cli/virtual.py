@@ -31,6 +31,7 @@ from qsend.core.newrows import (
     split_address,
     virtual_objections,
 )
+from qsend.core.relay import host_keys
 from qsend.core.sqlrules import FORWARD
 from qsend.sysio.sqltables import COLUMNS, Shown, SqlTables
 
@@ -178,17 +179,13 @@ def _forwarded_again(
 
 
 def _unaccepted(tables: SqlTables, host: str) -> list[str]:
-    dots = [at for at, each in enumerate(host) if each == "." and at]
-    if any(tables.has("rcpthosts", {"host": each}) for each in _above(host, dots)):
+    keys = (key.decode() for key in host_keys(host.encode()))
+    if any(tables.has("rcpthosts", {"host": key}) for key in keys):
         return []
     return [
         f"note: {host} is not in the rcpthosts table: unless control/rcpthosts has"
         f" it, add it with `qsend rcpthost add {host}`"
     ]
-
-
-def _above(host: str, dots: Sequence[int]) -> list[str]:
-    return [host, *(host[at:] for at in dots)]
 
 
 def _virtual_remove(args: argparse.Namespace, site: Site) -> int:

@@ -55,6 +55,7 @@ class Lookup:
             Verifier(self._loop, self._resolver),
             boot.accounts,
         )
+        self._desk.default_delivery = boot.default_delivery
         self._configure(boot.controls, parse_sql(boot.files, boot.controls))
         self._parent = Parent(
             self._loop,

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from qsend.core import dotqmail
@@ -40,12 +40,14 @@ class Chosen:
     """The dot-qmail file that decides.
 
     `content` is b"" for an empty file, or for none where none is needed; the
-    default delivery applies then. `default` is the value of $DEFAULT.
+    default delivery applies then. `default` is the value of $DEFAULT, `name` that
+    of the file, b"" without one.
     """
 
     content: bytes
     default: bytes | None
     forward_only: bool
+    name: bytes = field(default=b"", compare=False)
 
 
 def open_home(user: User, patrn: int, warn: Callable[[str], None] | None = None) -> int:
@@ -144,6 +146,7 @@ def _try(home_fd: int, candidate: Candidate, patrn: int) -> Chosen | None:
             content=_read(fd, candidate.name),
             default=candidate.default,
             forward_only=bool(status.st_mode & stat.S_IXUSR),
+            name=candidate.name,
         )
     except OSError as exc:
         raise _unreadable(candidate.name, exc) from exc

@@ -130,7 +130,7 @@ class Deliverer:
         home_fd = dotqmailfile.open_home(user, settings.patrn)
         try:
             check_loop(message, localenv.delivered_to(delivery.local, delivery.domain))
-            chosen = _choose(home_fd, user, settings.patrn)
+            chosen = choose(home_fd, user, settings.patrn)
             steps = instructions(chosen, settings.default_delivery)
             run = self._prepare(delivery, message, home_fd, chosen.default, steps)
             run.output = output
@@ -260,7 +260,7 @@ class Deliverer:
                     self._state.notify_all()
 
 
-def _choose(home_fd: int, user: User, patrn: int) -> dotqmailfile.Chosen:
+def choose(home_fd: int, user: User, patrn: int) -> dotqmailfile.Chosen:
     """What alias rows say, else the dot-qmail file that decides.
 
     Raises: PermFail, TempFail, as dotqmailfile.choose.

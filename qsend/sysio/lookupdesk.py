@@ -73,6 +73,7 @@ class LookupDesk:
         self, loop: Loop, resolver: Resolver, verifier: Verifier, accounts: Accounts
     ) -> None:
         self.rules = Rules(envnoathost=b"")
+        self.default_delivery = b""
         self._loop = loop
         self._budget = TurnBudget(loop)
         self._resolver = resolver
@@ -249,6 +250,7 @@ class LookupDesk:
                 about,
                 self.rules,
                 self._resolver,
+                self.default_delivery,
                 lambda trace: reply(lookupwire.render_explained(number, trace)),
             )
 

@@ -16,7 +16,7 @@ from qsend.core.address import split
 from qsend.core.lookups import Locality, YesNo
 from qsend.core.model import Channel, User
 from qsend.core.rewrite import Rules, qualified
-from qsend.core.sqllocality import Unlisted, settle
+from qsend.core.sqllocality import Unlisted
 from qsend.core.users import NoUser, Outcome, Trouble
 from qsend.sysio.resolver import Resolver
 
@@ -41,7 +41,7 @@ def exists(
         if isinstance(locality, Trouble):
             done(locality)
             return
-        place = settle(whole, locality, rules)
+        place = resolver.settle(whole, locality, rules)
         if isinstance(place, Unlisted):
             done(False)
         elif place[0] is Channel.REMOTE:

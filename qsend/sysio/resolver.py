@@ -14,9 +14,15 @@ from typing import TypeVar
 from qsend.core import logline
 from qsend.core.errors import TempFail
 from qsend.core.lookups import Listing, Locality, Stored, YesNo
-from qsend.core.model import Accounts, User
+from qsend.core.model import Accounts, Channel, User
+from qsend.core.rewrite import Rules, rewrite
 from qsend.core.sqlalias import ask_instructions, judge_instructions
-from qsend.core.sqllocality import ask_locality, judge_locality
+from qsend.core.sqllocality import (
+    Unlisted,
+    ask_locality,
+    judge_locality,
+    settle,
+)
 from qsend.core.sqllogin import (
     MailboxLogin,
     ask_login,
@@ -144,7 +150,7 @@ class Resolver:
         """The same without the cache of answers, and how it was found."""
         database = self._database
         if database is None:
-            done(Judged(answer=self._files.find(local), steps=("no database",)))
+            done(self._files.judge(local))
             return
         options = database.settings.options
         try:
@@ -201,7 +207,7 @@ class Resolver:
         """The same without the cache of answers, and how it was found."""
         database = self._database
         if database is None:
-            done(Judged(answer=Listing.NONE, steps=("no database",)))
+            done(Judged(answer=Listing.NONE, steps=("there is no database",)))
             return
         options = database.settings.options
         _ask(
@@ -210,6 +216,17 @@ class Resolver:
             lambda rows: judge_locality(rows, address, options, self._is_account),
             done,
         )
+
+    def settle(
+        self, address: bytes, place: Stored | Listing, rules: Rules
+    ) -> tuple[Channel, bytes] | Unlisted:
+        """Where mail for an address goes, by the control files, too.
+
+        `place` is what `locality` answered. Without a database they are all.
+        """
+        if self._database is None:
+            return rewrite(address, rules)
+        return settle(address, place, rules)
 
     def rcpthost(self, host: bytes, done: Callable[[YesNo], None]) -> None:
         """Whether the database has the host among those whose mail is taken."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from qsend.core import users
 from qsend.core.errors import ConfigError, TempFail
 from qsend.core.model import Account, Accounts, User
+from qsend.core.sqlrules import Judged, shown
 from qsend.core.users import NoUser, Outcome, Trouble
 from qsend.formats import usersdb
 from qsend.sysio import passwd
@@ -87,14 +88,33 @@ class UserDb:
 
         Never raises for what it meets on disk or in the accounts: that is Trouble.
         """
+        return self.judge(local).answer
+
+    def judge(self, local: bytes) -> Judged[Outcome]:
+        """The same, and how it was found."""
+        steps: list[str] = []
+        answer: Outcome
         try:
-            return (
-                self.assigned(local)
-                or self._find_account(local)
-                or self.fallback(local)
-            )
+            answer = self._judge(local, steps)
         except TempFail as exc:
-            return Trouble(text=str(exc).encode("utf-8", "backslashreplace"))
+            steps.append(str(exc))
+            answer = Trouble(text=str(exc).encode("utf-8", "backslashreplace"))
+        return Judged(answer=answer, steps=tuple(steps))
+
+    def _judge(self, local: bytes, steps: list[str]) -> Outcome:
+        user = self.assigned(local)
+        if user is not None:
+            steps.append(f"users/cdb has {shown(local)}")
+            return user
+        steps.append(f"users/cdb has no {shown(local)}")
+        for candidate in users.passwd_candidates(local):
+            user = self.account(candidate)
+            if user is not None:
+                steps.append(f"an account {shown(candidate.name)}")
+                return user
+            steps.append(f"no account {shown(candidate.name)}")
+        steps.append("alias takes it")
+        return self.fallback(local)
 
     def assigned(self, local: bytes) -> User | None:
         """The user that users/cdb gives `local`. Raises: TempFail."""
@@ -127,13 +147,6 @@ class UserDb:
     def close(self) -> None:
         """Give descriptors back."""
         self._cdb.close()
-
-    def _find_account(self, local: bytes) -> User | None:
-        for candidate in users.passwd_candidates(local):
-            user = self.account(candidate)
-            if user is not None:
-                return user
-        return None
 
     def _entry(self, name: bytes) -> passwd.PasswdEntry | None:
         entry = passwd.by_name(name)
