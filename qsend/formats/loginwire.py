@@ -14,7 +14,8 @@ from qsend.core.errors import RemoteProtocolError
 from qsend.formats.frames import Fields, frame
 
 OUTCOME = b"o"
-"""Body: u32 number, u8 outcome; with OPEN one descriptor."""
+"""Body: u32 number, u8 outcome; with OPEN one descriptor, but to smtpd, which only
+wants to know."""
 CANCEL = b"c"
 """The listener's client has left. Body: u32 number; no OUTCOME is wanted."""
 

@@ -1,8 +1,8 @@
-"""login: judges POP3 logins and makes children that are the mailboxes.
+"""login: judges logins, and makes children that are the mailboxes of POP3 clients.
 
 uid root, gid root, no other group; one thread for ever, for it forks. Descriptors at
-entry: 0, 1, 2, and the sockets to start, pop3d and lookup. It reads no byte of a
-client but the names and passwords that pop3d frames, speaks no SQL, and writes
+entry: 0, 1, 2, and the sockets to start, listeners and lookup. It reads no byte of a
+client but the names and passwords that listeners frame, speaks no SQL, and writes
 nothing but log lines. Exit codes: 0 when start has gone (sessions go on until pop3d
 ends them), 111 after an exception.
 Source: docs/ARCHITECTURE.md; checkpassword(8).
@@ -20,6 +20,7 @@ from setproctitle import setproctitle
 
 from qsend.core import loginlog, logline, users
 from qsend.core.errors import ConfigError, RemoteProtocolError, TempFail
+from qsend.core.family import kind
 from qsend.core.loginbrake import LoginBrake
 from qsend.core.lookups import Login, Verdict, Verification
 from qsend.core.model import Account, User
@@ -40,19 +41,31 @@ ATTEMPTS_MAX = 1000
 REFUSED_AFTER_S = 1.0
 """No refusal comes sooner: its time tells nothing of why, and guessing is slow."""
 
+_OPENING = frozenset({"pop3d"})
+"""The listeners whose logins become sessions."""
+_LISTENERS = _OPENING | {"smtpd"}
 _OTHERS_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 """Meant for start when they reach the whole process group."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Attempt:
-    """One login without an outcome; `asker` and `number` are pop3d's."""
+    """One login without an outcome; `asker` and `number` are a listener's.
+
+    `opens`: it wants a session, and not just to know.
+    """
 
     asker: Endpoint
     number: int
     login: Login
+    opens: bool
     began_mono: float
     is_wanted: bool = True
+
+    @property
+    def key(self) -> tuple[Endpoint, int]:
+        """Listeners number their attempts each for itself."""
+        return self.asker, self.number
 
 
 class LoginServer:
@@ -69,8 +82,8 @@ class LoginServer:
         self._loop.on_signal(signal.SIGCHLD, _reap)
         self._brake = LoginBrake()
         self._judge = LoginJudge(self._loop, system_logins=settings.system_logins)
-        self._listener: Endpoint | None = None
-        self._attempts: dict[int, _Attempt] = {}
+        self._listeners: dict[str, Endpoint] = {}
+        self._attempts: dict[tuple[Endpoint, int], _Attempt] = {}
         self._parent = Parent(
             self._loop,
             boot.socks["start"],
@@ -78,9 +91,9 @@ class LoginServer:
             on_controls=self._controls,
             on_peer=self._peer,
         )
-        for role in ("lookup", "pop3d"):
-            if role in boot.socks:
-                self._peer(role, boot.socks[role])
+        for role, sock in boot.socks.items():
+            if role != "start":
+                self._peer(role, sock)
 
     def run(self) -> None:
         """Serve; returns when start has closed its line."""
@@ -100,18 +113,20 @@ class LoginServer:
     def _peer(self, role: str, sock: socket.socket) -> None:
         if role == "lookup":
             self._judge.attach(sock)
-        elif role == "pop3d":
-            if self._listener is not None:
-                self._listener.close("replaced")
-            self._listener = self._serve(sock)
+        elif kind(role) in _LISTENERS:
+            old = self._listeners.pop(role, None)
+            if old is not None:
+                old.close("replaced")
+            opens = kind(role) in _OPENING
+            self._listeners[role] = self._serve(sock, opens=opens)
         else:
             sock.close()
 
-    def _serve(self, sock: socket.socket) -> Endpoint:
+    def _serve(self, sock: socket.socket, *, opens: bool) -> Endpoint:
         endpoint = Endpoint(
             self._loop,
             sock,
-            lambda kind, body, _fds: self._frame(endpoint, kind, body),
+            lambda kind, body, _fds: self._frame(endpoint, kind, body, opens=opens),
             lambda _reason: self._listener_lost(endpoint),
         )
         endpoint.send(frames.hello(ATTEMPTS_MAX))
@@ -124,31 +139,37 @@ class LoginServer:
 
     def _give_up(self, attempt: _Attempt) -> None:
         attempt.is_wanted = False
-        if self._attempts.get(attempt.number) is attempt:
-            del self._attempts[attempt.number]
+        if self._attempts.get(attempt.key) is attempt:
+            del self._attempts[attempt.key]
 
-    def _frame(self, endpoint: Endpoint, kind: bytes, body: bytes) -> None:
+    def _frame(
+        self, endpoint: Endpoint, kind: bytes, body: bytes, *, opens: bool
+    ) -> None:
         if kind == frames.HELLO:
             frames.parse_hello(body)
         elif kind == lookupwire.VERIFY:
             number, login = lookupwire.parse_login(body)
-            self._try(endpoint, number, login)
+            attempt = _Attempt(
+                asker=endpoint,
+                number=number,
+                login=login,
+                opens=opens,
+                began_mono=clock.mono(),
+            )
+            self._try(attempt)
         elif kind == loginwire.CANCEL:
-            attempt = self._attempts.get(loginwire.parse_cancel(body))
-            if attempt is not None:
-                self._give_up(attempt)
+            cancelled = self._attempts.get((endpoint, loginwire.parse_cancel(body)))
+            if cancelled is not None:
+                self._give_up(cancelled)
         else:
-            raise RemoteProtocolError(f"unexpected frame {kind!r} from pop3d")
+            raise RemoteProtocolError(f"unexpected frame {kind!r} from a listener")
 
     # One attempt
 
-    def _try(self, endpoint: Endpoint, number: int, login: Login) -> None:
-        if number in self._attempts:
-            raise RemoteProtocolError(f"number {number} is in use")
-        now_mono = clock.mono()
-        attempt = _Attempt(
-            asker=endpoint, number=number, login=login, began_mono=now_mono
-        )
+    def _try(self, attempt: _Attempt) -> None:
+        if attempt.key in self._attempts:
+            raise RemoteProtocolError(f"number {attempt.number} is in use")
+        login, now_mono = attempt.login, attempt.began_mono
         if len(self._attempts) >= ATTEMPTS_MAX:
             self._answer(attempt, LoginOutcome.TEMPORARY)
             return
@@ -157,7 +178,7 @@ class LoginServer:
             self._log(login, Verdict.TROUBLE, b"too many failures; not looked at")
             self._answer(attempt, LoginOutcome.TOO_SOON)
             return
-        self._attempts[number] = attempt
+        self._attempts[attempt.key] = attempt
         if wait_s:
             self._loop.call_later(wait_s, lambda: self._begin(attempt))
         else:
@@ -201,6 +222,9 @@ class LoginServer:
 
     def _open(self, attempt: _Attempt, user: User) -> None:
         if not attempt.is_wanted:
+            return
+        if not attempt.opens:
+            self._answer(attempt, LoginOutcome.OPEN)
             return
         try:
             child = popchild.fork_session(user)

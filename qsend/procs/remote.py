@@ -19,7 +19,7 @@ import ssl
 from collections.abc import Callable, Container, Mapping
 
 from qsend.core import logline
-from qsend.core.errors import ConfigError, RemoteProtocolError, TempFail
+from qsend.core.errors import ConfigError, RemoteProtocolError
 from qsend.core.tcpto import SilentHosts
 from qsend.formats import frames
 from qsend.formats.control import Controls, parse_controls
@@ -36,7 +36,7 @@ from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.boot import Boot
 from qsend.sysio.dns import Dns
 from qsend.sysio.endpoint import Descriptors, Endpoint
-from qsend.sysio.localaddrs import own_addresses
+from qsend.sysio.localaddrs import OwnAddresses
 from qsend.sysio.parent import Parent
 from qsend.sysio.smtpcourier import Courier
 from qsend.sysio.smtpsession import Settings
@@ -49,9 +49,6 @@ SLOTS_MAX = 4096
 FDS_SPARE = 64
 """Descriptors for the wires, DNS sockets and the loop; the rest are in pairs:
 a delivery has a connection and may keep its message open."""
-OWN_S = 300.0
-"""How long the list of this machine's addresses is believed, if it can be asked
-for again: a confined process may not be able to."""
 
 
 class Remote:
@@ -163,31 +160,6 @@ class _Health:
 
     def forget(self) -> None:
         self._hosts = SilentHosts(os.getpid())
-
-
-class OwnAddresses:
-    """This machine's addresses, asked for again after OWN_S.
-
-    Raises: TempFail when they cannot be had the first time.
-    """
-
-    def __init__(
-        self, find: Callable[[], frozenset[str]] = own_addresses, age_s: float = OWN_S
-    ) -> None:
-        self._find = find
-        self._age_s = age_s
-        self._found = find()
-        self._until_mono = clock.mono() + age_s
-
-    def __call__(self) -> frozenset[str]:
-        """The addresses: the last known where asking again fails."""
-        if clock.mono() >= self._until_mono:
-            self._until_mono = clock.mono() + self._age_s
-            try:
-                self._found = self._find()
-            except TempFail:
-                pass  # the old list is better than no mail
-        return self._found
 
 
 def _settings(controls: Controls, tls: TlsClient) -> Settings:

@@ -74,13 +74,15 @@ class Endpoint:
         *,
         max_fds: int = 0,
         max_packets: int = 16,
+        on_drained: Callable[[], None] | None = None,
     ) -> None:
         """Own `sock` from now on.
 
         `on_frame` may raise RemoteProtocolError to drop the peer. `on_close`
         gets the reason in words; b"" of a peer that closed is "closed".
         `max_fds` descriptors are accepted per packet, `max_packets` packets are
-        read per turn, so that one busy peer does not starve the rest.
+        read per turn, so that one busy peer does not starve the rest. `on_drained`
+        is called when a peer that had left packets waiting has taken all.
         """
         sock.setblocking(False)
         self.sock = sock
@@ -91,6 +93,7 @@ class Endpoint:
         self._on_close = on_close
         self._max_fds = max_fds
         self._max_packets = max_packets
+        self._on_drained = on_drained
         self._parts: list[bytes] = []
         self._parts_bytes = 0
         self._fds: list[int] = []
@@ -147,6 +150,8 @@ class Endpoint:
             self._writing = bool(self._packets)
             mask = READ | WRITE if self._writing else READ
             self._loop.modify(self.sock.fileno(), mask)
+            if not self._writing and self._on_drained is not None:
+                self._on_drained()
 
     def close(self, reason: str) -> None:
         """Close and report; later calls do nothing."""

@@ -5,11 +5,17 @@ Source: ipme.c, RFC 5321 5.1 ("best preference is me").
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psutil
 
 from qsend.core.errors import TempFail
 from qsend.core.mx import canonical
+from qsend.sysio import clock
 
+OWN_S = 300.0
+"""How long the list of this machine's addresses is believed, if it can be asked
+for again: a confined process may not be able to."""
 _ANY = ("0.0.0.0", "::")  # the unspecified addresses connect to this machine
 
 
@@ -38,3 +44,32 @@ def own_addresses() -> frozenset[str]:
 
 def _without_scope(address: str) -> str:
     return canonical(address.split("%")[0])
+
+
+class OwnAddresses:
+    """This machine's addresses, asked for again after OWN_S.
+
+    Raises: TempFail when they cannot be had the first time.
+    """
+
+    def __init__(
+        self, find: Callable[[], frozenset[str]] = own_addresses, age_s: float = OWN_S
+    ) -> None:
+        self._find = find
+        self._age_s = age_s
+        self._found = find()
+        self._until_mono = clock.mono() + age_s
+
+    def __call__(self) -> frozenset[str]:
+        """The addresses: the last known where asking again fails."""
+        if clock.mono() >= self._until_mono:
+            self._until_mono = clock.mono() + self._age_s
+            try:
+                self._found = self._find()
+            except TempFail:
+                pass  # the old list is better than no mail
+        return self._found
+
+    def __contains__(self, address: object) -> bool:
+        """Whether a canonical address is this machine's."""
+        return address in self()
