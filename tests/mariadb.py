@@ -286,8 +286,8 @@ def _place() -> Iterator[Path]:
         shutil.rmtree(place)
 
 
-@pytest.fixture(scope="session")
-def pristine_mariadb() -> Iterator[Path]:
+@contextmanager
+def pristine_data() -> Iterator[Path]:
     """An empty data directory; servers get a copy."""
     with _place() as place:
         # The script asks resolveip for names it then does not use.
@@ -312,6 +312,13 @@ def pristine_mariadb() -> Iterator[Path]:
         )
         assert made.returncode == 0, made.stdout.decode()
         yield place / "data"
+
+
+@pytest.fixture(scope="session")
+def pristine_mariadb() -> Iterator[Path]:
+    """The data directory that this process' servers begin with."""
+    with pristine_data() as data:
+        yield data
 
 
 @pytest.fixture(scope="session")

@@ -15,17 +15,18 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qsend.core import logline
 from qsend.core.errors import TempFail
-from qsend.core.sqlrules import Row
+from qsend.core.sqlrules import Ask, Row
 from qsend.core.users import Trouble
+from qsend.formats.sqlqueries import SqlQueries
 from qsend.formats.sqlserver import SqlServer
 from qsend.sysio import clock
 from qsend.sysio.loop import Loop
-from qsend.sysio.sqlconnection import QueryRefused, ServerLost, SqlConnection, Value
+from qsend.sysio.sqlconnection import QueryRefused, ServerLost, SqlConnection
 
 OnRows = Callable[[Sequence[Row] | Trouble], None]
 
@@ -35,20 +36,26 @@ PROBE_S = 0.5
 """Pause between two tries to reach any server: delivery goes on within seconds."""
 WAITING_MAX = 20000
 """Questions in line; with more, they are asked faster than they are answered."""
+PARTS_MAX = 48
+"""Parts of the questions that share a statement, and with it a round trip: more of
+them do not make an answer cheaper, and let the first one wait for the last."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Request:
-    """One query on its way; `done` is None once it is answered."""
+    """One question on its way; `done` is None once it is answered."""
 
-    sql: str
-    values: Mapping[str, Value]
+    ask: Ask
+    queries: SqlQueries
     done: OnRows | None
     due_mono: float
 
 
 class SqlLink:
-    """Runs queries one after another; give all of them from the loop's thread."""
+    """Asks one question after another; give all of them from the loop's thread.
+
+    Questions that wait in line are asked together.
+    """
 
     def __init__(
         self,
@@ -71,9 +78,10 @@ class SqlLink:
         self._trouble: bytes | None = None
         self._waiting: deque[_Request] = deque()
         self._is_watched = False
-        self._done: deque[tuple[_Request | None, Sequence[Row] | TempFail]] = deque()
+        self._done: deque[tuple[_Request | None, Sequence[Row] | Exception]] = deque()
         self._is_due = False
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._put_back: _Request | None = None  # the thread's own
         self._closing = threading.Event()
         self._connection = SqlConnection(servers)
         # Daemon: it may be waiting for a server when the process ends.
@@ -84,10 +92,10 @@ class SqlLink:
         """Why nothing can be asked now; None when it can."""
         return self._trouble
 
-    def ask(self, sql: str, values: Mapping[str, Value], done: OnRows) -> None:
-        """Run one query; `done` gets its rows or Trouble, maybe before this returns.
+    def ask(self, ask: Ask, queries: SqlQueries, done: OnRows) -> None:
+        """Ask by these queries; `done` gets the rows of the parts, or Trouble.
 
-        `sql` has `%(name)s` where `values` go in.
+        It may do so before this returns. `ask` has parts.
         """
         if self._trouble is not None:
             done(Trouble(text=self._trouble))
@@ -96,7 +104,7 @@ class SqlLink:
             done(Trouble(text=b"too many questions wait for the database"))
             return
         due_mono = clock.mono() + ANSWER_S
-        request = _Request(sql=sql, values=values, done=done, due_mono=due_mono)
+        request = _Request(ask=ask, queries=queries, done=done, due_mono=due_mono)
         self._waiting.append(request)
         self._requests.put(request)
         self._watch()
@@ -144,6 +152,8 @@ class SqlLink:
         self._is_due = False
         while self._done:
             request, result = self._done.popleft()
+            if isinstance(result, Exception) and not isinstance(result, TempFail):
+                raise result
             if isinstance(result, ServerLost):
                 self._break(os.fsencode(str(result)))
                 continue
@@ -161,20 +171,58 @@ class SqlLink:
     # On the thread of the connection
 
     def _serve(self) -> None:
-        while (request := self._requests.get()) is not None:
-            if request.done is None:
-                continue  # nobody waits for it any more
-            result = self._run(request)
-            self._tell(request, result)
-            if isinstance(result, ServerLost):
-                self._probe()
+        try:
+            while (first := self._next()) is not None:
+                self._answer([first, *self._those_like(first)])
+        except Exception as exc:  # noqa: BLE001 - the thread's outermost handler
+            # A bug: the process ends by it, and start brings one with a new thread.
+            self._done.append((None, exc))
+            self._loop.call_soon(self._take_done)
         self._connection.close()
 
-    def _run(self, request: _Request) -> Sequence[Row] | TempFail:
+    def _next(self) -> _Request | None:
+        """The next one that somebody waits for; None after `close`."""
+        request, self._put_back = self._put_back, None
+        while request is None or request.done is None:
+            request = self._requests.get()
+            if request is None:
+                return None
+        return request
+
+    def _those_like(self, first: _Request) -> Iterator[_Request]:
+        """What waits in line and can be asked with it."""
+        room = PARTS_MAX - len(first.ask.parts)
+        while room > 0 and not self._requests.empty():
+            request = self._requests.get()
+            if request is None:
+                self._requests.put(None)
+                return
+            if request.done is None:
+                continue
+            room -= len(request.ask.parts)
+            if room < 0 or request.queries is not first.queries:
+                self._put_back = request
+                return
+            yield request
+
+    def _answer(self, together: Sequence[_Request]) -> None:
+        parts = [part for request in together for part in request.ask.parts]
+        sql, values = together[0].queries.statement(Ask(parts=tuple(parts)))
         try:
-            return self._connection.run(request.sql, request.values)
-        except (ServerLost, QueryRefused) as exc:
-            return exc
+            rows = self._connection.run(sql, values)
+        except ServerLost as exc:
+            self._tell(together[0], exc)  # all others hear of it by that
+            self._probe()
+        except QueryRefused as exc:
+            if len(together) == 1:
+                self._tell(together[0], exc)
+                return
+            for request in together:
+                self._answer([request])  # it may be the fault of one
+        else:
+            shares = _shares(rows, [len(request.ask.parts) for request in together])
+            for request, share in zip(together, shares, strict=True):
+                self._tell(request, share)
 
     def _probe(self) -> None:
         """Try the servers until one takes a connection."""
@@ -198,3 +246,24 @@ def _finish(request: _Request, answer: Sequence[Row] | Trouble) -> None:
     done, request.done = request.done, None
     if done is not None:
         done(answer)
+
+
+def _shares(rows: Sequence[Row], counts: Sequence[int]) -> list[list[Row]]:
+    """Each question's rows, numbered as its own parts are.
+
+    `counts` are the parts of each question. A row with an unknown number goes to
+    all, so that nobody takes it for none.
+    """
+    owners = [
+        (share, number) for share, count in enumerate(counts) for number in range(count)
+    ]
+    shares: list[list[Row]] = [[] for _ in counts]
+    for row in rows:
+        at = row[0]
+        if isinstance(at, int) and 0 <= at < len(owners):
+            share, number = owners[at]
+            shares[share].append((number, *row[1:]))
+        else:
+            for each in shares:
+                each.append((-1, *row[1:]))
+    return shares

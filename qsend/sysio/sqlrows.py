@@ -70,9 +70,8 @@ class SqlRows:
         self._known.clear()
 
     def _send(self, ask: Ask, done: OnRows) -> None:
-        sql, values = self._queries.statement(ask)
         if self._log is None:
-            self._link.ask(sql, values, done)
+            self._link.ask(ask, self._queries, done)
             return
         log, shown = self._log, _shown(ask)
 
@@ -83,7 +82,7 @@ class SqlRows:
                 log(f"query {shown}: rows {len(rows)}")
             done(rows)
 
-        self._link.ask(sql, values, logged)
+        self._link.ask(ask, self._queries, logged)
 
     def _came(self, key: _Key, rows: Sequence[Row] | Trouble) -> None:
         if not isinstance(rows, Trouble):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 import pytest
 
-from qsend.core.sqlrules import Row
+from qsend.core.sqlrules import Ask, Part, Row
 from qsend.core.users import Trouble
+from qsend.formats.sqlqueries import SqlQueries
 from qsend.formats.sqlserver import SqlServer, parse_sqlserver
 from qsend.sysio import clock, sqllink
 from qsend.sysio.loop import Loop
@@ -17,6 +19,22 @@ from tests.mariadb import Database, MariaDb
 
 DEADLINE_S = 30.0
 Answer = Sequence[Row] | Trouble
+
+
+ECHO = "SELECT :host AS host"
+DB = "SELECT DATABASE() AS host, :host AS x"
+ONE: Answer = [(0, b"1")]
+
+
+def about(*values: bytes) -> Ask:
+    """A question with a part for each value."""
+    return Ask(parts=tuple(Part(query="rcpthost", values={"host": v}) for v in values))
+
+
+@cache
+def queries(text: str) -> SqlQueries:
+    """`text` for each part. The same object for the same text, as in life."""
+    return SqlQueries(texts=(("rcpthost", text),))
 
 
 class Asked:
@@ -30,10 +48,10 @@ class Asked:
         self.link = SqlLink(self.loop, servers, self.log.append, self.states.append)
         [self._thread] = set(threading.enumerate()) - before
 
-    def start(self, sql: str = "SELECT 1", **values: bytes) -> list[Answer]:
-        """Ask; the answer is put into the list when it comes."""
+    def start(self, query: str = ECHO, value: bytes = b"1") -> list[Answer]:
+        """Ask one part; the answer is put into the list when it comes."""
         got: list[Answer] = []
-        self.link.ask(sql, values, got.append)
+        self.link.ask(about(value), queries(query), got.append)
         return got
 
     def wait(self, got: Sequence[object], count: int = 1) -> None:
@@ -43,9 +61,9 @@ class Asked:
             assert clock.mono() < deadline_mono
             self.loop.turn(1.0)
 
-    def ask(self, sql: str = "SELECT 1", **values: bytes) -> Answer:
+    def ask(self, query: str = ECHO, value: bytes = b"1") -> Answer:
         """The answer, waited for."""
-        got = self.start(sql, **values)
+        got = self.start(query, value)
         self.wait(got)
         return got[0]
 
@@ -74,51 +92,74 @@ def is_trouble(answer: Answer, words: bytes = b"does not answer") -> bool:
     return isinstance(answer, Trouble) and words in answer.text
 
 
-def test_rows_are_bytes_and_integers_and_values_stay_what_they_are(
-    asked: Asked,
+def test_questions_are_answered_in_order_each_by_its_own_rows(asked: Asked) -> None:
+    got: list[tuple[int, Answer]] = []
+    for number in range(300):
+        # Of several lengths, some with the same value: nobody gets another's rows.
+        values = [b"%d" % (number % 7 + at) for at in range(number % 5 + 1)]
+        asked.link.ask(
+            about(*values),
+            queries(ECHO),
+            lambda rows, number=number: got.append((number, rows)),  # type: ignore[misc]
+        )
+    asked.wait(got, 300)
+    for number, rows in got:
+        want = [(at, b"%d" % (number % 7 + at)) for at in range(number % 5 + 1)]
+        assert rows == want, number
+    assert [number for number, _ in got] == list(range(300))
+
+
+def test_questions_in_line_share_round_trips(
+    own_database: Database, own_mariadb: MariaDb
 ) -> None:
-    odd = bytes(range(256)) + b"' OR 1=1 -- %s %(a)s \\"
-    rows = asked.ask("SELECT 3, CAST(%(a)s AS BINARY), NULL, '1.5' + 1", a=odd)
-    assert rows == ((3, odd, None, b"2.5"),)
-    assert (asked.log, asked.states) == ([], [])
+    made = Asked(parse_sqlserver(own_database.sqlserver))
+    assert made.ask() == ONE
+    before = selects(own_mariadb)
+    got = [made.start("SELECT SLEEP(0.3) AS x, :host AS host")]
+    got += [made.start() for _ in range(500)]
+    made.wait(got[-1])
+    assert all(answer == [ONE] for answer in got)
+    assert selects(own_mariadb) - before <= 500 // sqllink.PARTS_MAX + 3
+    made.close()
 
 
-def test_questions_are_answered_in_order(asked: Asked) -> None:
-    got: list[Answer] = []
-    for number in range(200):
-        asked.link.ask(f"SELECT {number}", {}, got.append)
-    asked.wait(got, 200)
-    assert got == [((number,),) for number in range(200)]
+def selects(server: MariaDb) -> int:
+    [(_, count)] = server.execute("SHOW GLOBAL STATUS LIKE 'Com_select'")
+    return int(str(count))
 
 
-def test_rows_that_came_meanwhile_are_seen(asked: Asked, database: Database) -> None:
-    count = "SELECT COUNT(*) FROM rcpthosts"
-    assert asked.ask(count) == ((0,),)
-    database.insert("rcpthosts", ("a.example",))
-    assert asked.ask(count) == ((1,),)
-
-
-def test_nothing_can_be_written(asked: Asked, database: Database) -> None:
-    database.server.execute(f"GRANT ALL ON {database.name}.* TO {database.login}@'%'")
-    answer = asked.ask("INSERT INTO rcpthosts VALUES ('a.example')")
-    assert is_trouble(answer, b"READ ONLY")
+def test_other_queries_are_not_mixed_in(asked: Asked, database: Database) -> None:
+    slow = asked.start("SELECT SLEEP(0.2) AS x, :host AS host")
+    got = [asked.start(query) for query in (ECHO, DB, ECHO, DB)]
+    asked.wait(got[-1])
+    name: Answer = [(0, database.name.encode())]
+    assert [slow, *got] == [[ONE], [ONE], [name], [ONE], [name]]
 
 
 def test_a_query_that_is_refused_harms_no_other(asked: Asked) -> None:
-    assert is_trouble(asked.ask("SELECT x FROM nowhere"), b"refuses a query: 1146")
-    assert asked.ask() == ((1,),)
+    slow = asked.start("SELECT SLEEP(0.2) AS x, :host AS host")
+    # By its rows, so that only one of those that share a statement is at fault.
+    picky = "SELECT IF(:host = '7', (SELECT 1 UNION SELECT 2), :host) AS host"
+    got = [asked.start(picky, b"%d" % number) for number in range(10)]
+    asked.wait(got[-1])
+    for number, [answer] in enumerate(got):
+        if number == 7:
+            assert is_trouble(answer, b"refuses a query: 1242"), answer
+        else:
+            assert answer == [(0, b"%d" % number)]
+    assert slow == [ONE]
     assert asked.states == []
     [line] = asked.log
-    assert line.startswith(b"alert: qmail-lookup: the database refuses a query: 1146")
+    assert line.startswith(b"alert: qmail-lookup: the database refuses a query: 1242")
 
 
 def test_dropped_connection_is_opened_again_unnoticed(
     asked: Asked, database: Database
 ) -> None:
-    assert asked.ask() == ((1,),)
+    assert asked.ask() == ONE
     for _ in range(3):
         assert database.server.drop_connections(database.login) >= 1
-        assert asked.ask() == ((1,),)
+        assert asked.ask() == ONE
     assert (asked.log, asked.states) == ([], [])
 
 
@@ -136,7 +177,7 @@ def test_wrong_password_is_trouble_that_does_not_show_it(database: Database) -> 
 def test_killed_server_is_trouble_at_once_until_it_is_back(
     alone: Asked, own_mariadb: MariaDb
 ) -> None:
-    assert alone.ask() == ((1,),)
+    assert alone.ask() == ONE
     own_mariadb.kill()
     assert is_trouble(alone.ask())
     begun_mono = clock.mono()
@@ -146,7 +187,7 @@ def test_killed_server_is_trouble_at_once_until_it_is_back(
     assert clock.mono() - begun_mono < 5
     own_mariadb.start()
     alone.wait(alone.states, 2)
-    assert alone.ask() == ((1,),)
+    assert alone.ask() == ONE
     [down, up] = alone.log
     assert down.startswith(b"warning: qmail-lookup: the database does not answer: ")
     assert up == b"qmail-lookup: the database answers again\n"
@@ -157,7 +198,7 @@ def test_paused_server_keeps_nobody_waiting(
     alone: Asked, own_mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqllink, "ANSWER_S", 0.3)
-    assert alone.ask() == ((1,),)
+    assert alone.ask() == ONE
     own_mariadb.pause()
     many = [alone.start() for _ in range(50)]
     alone.wait(many[-1])
@@ -166,7 +207,7 @@ def test_paused_server_keeps_nobody_waiting(
     assert is_trouble(answer)
     own_mariadb.resume()
     alone.wait(alone.states, 2)
-    assert alone.ask() == ((1,),)
+    assert alone.ask() == ONE
     assert len(alone.log) == 2
 
 
@@ -176,13 +217,13 @@ def test_next_server_answers_when_the_first_is_gone(
     [first] = parse_sqlserver(own_database.sqlserver)
     [second] = parse_sqlserver(database.sqlserver)
     made = Asked([first, second])
-    assert made.ask("SELECT DATABASE()") == ((own_database.name.encode(),),)
+    assert made.ask(DB) == [(0, own_database.name.encode())]
     own_mariadb.kill()
     # Whoever asks meanwhile does not even notice.
-    assert made.ask("SELECT DATABASE()") == ((database.name.encode(),),)
+    assert made.ask(DB) == [(0, database.name.encode())]
     own_mariadb.start()
     database.server.drop_connections(database.login)
-    assert made.ask("SELECT DATABASE()") == ((own_database.name.encode(),),)
+    assert made.ask(DB) == [(0, own_database.name.encode())]
     assert (made.log, made.states) == ([], [])
     made.close()
 
@@ -201,11 +242,11 @@ def test_paused_first_server_gives_way_to_the_second(
             *parse_sqlserver(database.sqlserver),
         ]
     )
-    assert made.ask("SELECT DATABASE()") == ((own_database.name.encode(),),)
+    assert made.ask(DB) == [(0, own_database.name.encode())]
     own_mariadb.pause()
     assert is_trouble(made.ask())
     made.wait(made.states, 2)
-    assert made.ask("SELECT DATABASE()") == ((database.name.encode(),),)
+    assert made.ask(DB) == [(0, database.name.encode())]
     made.close()
     own_mariadb.resume()
 
@@ -214,10 +255,11 @@ def test_more_questions_than_can_wait_are_trouble(
     asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqllink, "WAITING_MAX", 3)
-    got = [asked.start("SELECT SLEEP(0.2)") for _ in range(4)]
+    slow = "SELECT SLEEP(0.2) AS x, :host AS host"
+    got = [asked.start(slow) for _ in range(4)]
     assert is_trouble(got[3][0], b"too many questions")
     asked.wait(got[2])
-    assert got[:3] == [[((0,),)]] * 3
+    assert got[:3] == [[ONE]] * 3
 
 
 def test_closed_link_still_answers_what_was_asked(database: Database) -> None:
@@ -228,5 +270,5 @@ def test_closed_link_still_answers_what_was_asked(database: Database) -> None:
     got = made.start()
     made.link.close()
     made.wait(got)
-    assert got == [((1,),)]
+    assert got == [ONE]
     made.close()
