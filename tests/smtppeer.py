@@ -145,7 +145,8 @@ class Peer:
         with self._lock:
             for conn in self._connections:
                 with suppress(OSError):
-                    conn.shutdown(socket.SHUT_RDWR)
+                    # Of the socket, also under TLS, whose object stays.
+                    socket.socket.shutdown(conn, socket.SHUT_RDWR)
 
     @property
     def commands(self) -> list[bytes]:
@@ -186,7 +187,7 @@ class Peer:
             self.failures.append(exc)
         finally:
             with suppress(OSError):
-                (served.tls or conn).shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(served.tls or conn, socket.SHUT_RDWR)
 
     def secure(self, conn: socket.socket, served: Served) -> socket.socket:
         """The server's side of the handshake."""

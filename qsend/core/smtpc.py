@@ -246,10 +246,6 @@ class Client(Opening):
 
     # Between transactions, and the end.
 
-    def _rest(self, reply: Reply) -> Sequence[Action]:
-        self._envelope = None
-        return super()._rest(reply)
-
     def _end_by_rset(self) -> Sequence[Action]:
         if self._is_leaving:
             return self._close(self._outcome())

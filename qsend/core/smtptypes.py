@@ -100,10 +100,6 @@ class RecipAnswer(NamedTuple):
     is_later: bool = False
 
 
-_NOT_ASKED = RecipAnswer(Fate.ACCEPTED)
-"""What holds for the message holds for these too."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How one transaction ended.
@@ -129,18 +125,21 @@ class Outcome:
 
         Source: qmail-rspawn.c report().
         """
-        said = self.recips[index] if index < len(self.recips) else _NOT_ASKED
+        answer = self._answer(index)
+        if answer is None or not self.session:
+            return answer
+        return replace(answer, text=answer.text + self.session)
+
+    def _answer(self, index: int) -> Answer | None:
+        if index >= len(self.recips):
+            return self.verdict
+        said = self.recips[index]
         if said.fate is Fate.ACCEPTED:
-            return self._whole(self.verdict)
+            return self.verdict
         if said.is_later and self.verdict.letter is Letter.SUCCESS:
             return None
         letter = Letter.FAILURE if said.fate is Fate.REFUSED else Letter.DEFERRAL
-        return self._whole(Answer(letter=letter, text=said.text + self.giving_up))
-
-    def _whole(self, answer: Answer) -> Answer:
-        if not self.session:
-            return answer
-        return replace(answer, text=answer.text + self.session)
+        return Answer(letter=letter, text=said.text + self.giving_up)
 
     def items(self) -> bytes:
         r"""The transaction as qmail-remote prints it.

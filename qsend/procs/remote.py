@@ -106,6 +106,7 @@ class Remote:
                 self._courier.deliver(transaction, fds.take(), report)
             elif kind == FORGET:
                 self._health.forget()
+                self._tls.forget()
             elif kind == frames.HELLO:
                 frames.parse_hello(body)
             else:

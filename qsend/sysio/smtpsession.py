@@ -35,7 +35,7 @@ from qsend.core.smtptypes import (
 )
 from qsend.formats.smtp import END, ReplyReader, render_commands
 from qsend.sysio.smtpcontent import Content
-from qsend.sysio.tls import reason_of
+from qsend.sysio.tls import TlsBroken, reason_of
 from qsend.sysio.tlsclient import Peer, TlsClient
 from qsend.sysio.tlslayer import TlsLayer
 
@@ -294,6 +294,8 @@ class Session(asyncio.Protocol):
                 on_up=lambda session: self._apply(self._client.secured(session)),
                 on_failed=self._lose_tls,
             )
+        except TlsBroken as exc:
+            self._lose_tls(exc.reason.encode("ascii", "replace"))
         except OSError as exc:
             self._lose_tls(reason_of(exc).encode("ascii", "replace"))
 

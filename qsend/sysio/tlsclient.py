@@ -78,6 +78,10 @@ class TlsClient:
         """The handshake failed."""
         self._plain.put(_place(peer), True, clock.mono(), PLAIN_S)
 
+    def forget(self) -> None:
+        """Ask every host for TLS again."""
+        self._plain.clear()
+
     def secure(
         self,
         peer: Peer,
@@ -92,7 +96,8 @@ class TlsClient:
             on_up: gets version, cipher, the peer's name and whether that is sure,
                 for reports.
             on_failed: gets a reason. One of both is called, or the connection ends.
-        Raises: OSError, of which ssl.SSLError is one, when TLS cannot begin.
+        Raises: OSError, of which ssl.SSLError is one, and TlsBroken when TLS cannot
+            begin.
         """
         tls = TlsBytes(
             self._context(peer.demand.level),

@@ -34,7 +34,7 @@ class TlsLayer(asyncio.Protocol):
         on_failed: Callable[[str], None],
         on_data: Callable[[], None],
     ) -> None:
-        """Say hello."""
+        """Say hello. Raises: TlsBroken."""
         self._below = below
         self._above = above
         self._tls = tls

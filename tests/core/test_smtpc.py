@@ -563,6 +563,18 @@ def test_login_is_never_offered_by_words_said_in_clear() -> None:
     assert not [line for line in peer.wire if line.startswith(b"AUTH")]
 
 
+def test_words_in_clear_do_not_count_for_helo_under_tls() -> None:
+    demand = Demand(level=Level.ENCRYPT)
+    peer = Peer([b"r@x"], cut=1, demand=demand)
+    hello = b"220 hi\r\n250-me\r\n250-SIZE\r\n250-PIPELINING\r\n250 STARTTLS\r\n"
+    peer.say(hello + b"220 go\r\n502 what\r\n250 me\r\n")
+    assert peer.wire[-3:] == [
+        b"HELO me.example\r\n",
+        b"<ready>",
+        b"MAIL FROM:<s@x>\r\n",
+    ]
+
+
 def test_begin_in_a_transaction_is_our_mistake() -> None:
     peer = Peer([b"r@x"], cut=1).say(LOCKSTEP)
     with pytest.raises(LocalProtocolError):

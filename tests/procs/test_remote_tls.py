@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import warnings
 from collections.abc import Iterator, Mapping
@@ -9,8 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from qsend.core.model import Cause, Letter
+from qsend.formats import delivery, frames
 from tests.certificates import Authority, server_context
 from tests.remoteprocess import CONTROLS, RemoteProcess, running
 from tests.smtppeer import PIPELINED, Odd, Peer, Said, Script
@@ -50,6 +54,13 @@ def policy(line: bytes, **files: bytes) -> Mapping[str, bytes]:
 
 def commands(peer: Peer) -> list[bytes]:
     return [command.split(b" ")[0].split(b":")[0] for command in peer.commands]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 ENVELOPE = [b"MAIL", b"RCPT", b"DATA"]
@@ -138,6 +149,79 @@ def test_failed_handshake_under_may_is_followed_by_clear(
         assert shared.outcome(MESSAGE, port=peer.port) == [IN_CLEAR]
         assert len(peer.served) == 3
     assert commands(peer) == [b"EHLO", b"STARTTLS", *([b"EHLO", *ENVELOPE] * 2)]
+
+
+def test_flush_asks_for_tls_again(
+    shared: RemoteProcess, server: ssl.SSLContext
+) -> None:
+    with Peer(SECURE | {"TLS": Odd.CLOSE}) as peer:
+        assert shared.outcome(MESSAGE, port=peer.port) == [IN_CLEAR]
+        peer.close_connections()
+        shared.send.send(frames.frame(delivery.FORGET, b""))
+        assert shared.outcome(MESSAGE, port=peer.port) == [IN_CLEAR]
+    assert commands(peer).count(b"STARTTLS") == 2
+
+
+def test_broken_certificate_of_ours_does_not_stop_mail(
+    server: ssl.SSLContext,
+) -> None:
+    # start finds it in time; should it not, TLS cannot be made.
+    cert = b"-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n"
+    with (
+        running(files={"clientcert.pem": cert}) as process,
+        Peer(SECURE, tls=server) as peer,
+    ):
+        assert process.outcome(MESSAGE, port=peer.port) == [IN_CLEAR]
+
+
+class Inbox:
+    """What a real server took."""
+
+    def __init__(self) -> None:
+        self.contents: list[bytes] = []
+
+    async def handle_DATA(
+        self, _server: SMTP, _session: Session, envelope: Envelope
+    ) -> str:
+        assert isinstance(envelope.content, bytes)
+        self.contents.append(envelope.content)
+        return "250 taken"
+
+
+@pytest.mark.parametrize("excluded", ["LOGIN", "PLAIN"])
+def test_real_server_that_wants_tls_and_a_login(
+    server: ssl.SSLContext, excluded: str
+) -> None:
+    def judge(*args: object) -> AuthResult:
+        given = args[-1]
+        assert isinstance(given, LoginPassword)
+        is_right = given == LoginPassword(b"ann", b"pa:ss")
+        return AuthResult(success=is_right, handled=is_right)
+
+    inbox = Inbox()
+    controller = Controller(
+        inbox,
+        hostname="127.0.0.1",
+        port=free_port(),
+        tls_context=server,
+        require_starttls=True,
+        auth_required=True,
+        authenticator=judge,
+        auth_exclude_mechanism=[excluded],
+    )
+    controller.start()
+    try:
+        with running(files=AUTH_FILE) as process:
+            (text,) = process.outcome(MESSAGE, port=controller.port)
+            wrong = {"me": b"me.example\n", "smtpauth": b"127.0.0.1:ann:bad\n"}
+            process.reload(wrong)
+            (refusal,) = process.outcome(MESSAGE, port=controller.port)
+    finally:
+        controller.stop()
+    assert text.startswith(b"K127.0.0.1 accepted message.\nRemote host said: 250 taken")
+    assert b"\nTLSv1.3 " in text
+    assert refusal.startswith(b"ZConnected to 127.0.0.1 but my login was refused.\n")
+    assert inbox.contents == [b"Subject: x\r\n\r\nhello\r\n"]
 
 
 @pytest.mark.parametrize("said", [*NO_HANDSHAKE, None])
