@@ -28,7 +28,7 @@ from qsend.sysio.queueclient import (
     connect,
     socket_path,
 )
-from qsend.sysio.queueprogram import run_program
+from qsend.sysio.queueprogram import QueueProgram
 
 _PROBE_S = 1.0
 """A listener whose backlog stays full for so long is there all the same."""
@@ -64,22 +64,31 @@ def inject(
         envelope = render_wire(sender, recips)
     except LocalProtocolError as exc:
         raise PermFail("an envelope address holds a NUL byte (#5.1.3)") from exc
+    try:
+        with open_queue(home, environ, connect_s=connect_s) as queue:
+            for chunk in chunks:
+                queue.message(chunk)
+            for at in range(0, len(envelope), CHUNK_MAX):
+                queue.envelope(envelope[at : at + CHUNK_MAX])
+            return queue.commit()
+    except QueueStopped as exc:
+        letter, text = explain(exc.code, exc.custom)
+    if letter is Letter.FAILURE:
+        raise PermFail(text)
+    raise TempFail(text or "qq temporary problem (#4.3.0)")
+
+
+def open_queue(
+    home: str, environ: Mapping[str, str], *, connect_s: float = CONNECT_S
+) -> QueueClient | QueueProgram:
+    """Where `inject` puts a message, for those who have it in pieces.
+
+    Raises: TempFail when no process can be made.
+    """
     program = environ.get("QMAILQUEUE") or _classic_program(home)
     if program:
-        outcome = run_program(program, home, chunks, envelope, environ)
-        _check(outcome.code, outcome.custom)
-        return outcome.pid
-    with QueueClient(home, connect_s) as client:
-        try:
-            for chunk in chunks:
-                client.message(chunk)
-            for at in range(0, len(envelope), CHUNK_MAX):
-                client.envelope(envelope[at : at + CHUNK_MAX])
-            return client.commit()
-        except QueueStopped as exc:
-            code = exc.code
-    _check(code)
-    raise TempFail("qq temporary problem (#4.3.0)")
+        return QueueProgram(program, home, environ)
+    return QueueClient(home, connect_s)
 
 
 def _classic_program(home: str) -> str | None:
@@ -104,14 +113,6 @@ def _is_served(home: str) -> bool:
     except OSError:
         pass  # its client says what is wrong
     return True
-
-
-def _check(code: int, custom: bytes = b"") -> None:
-    letter, text = explain(code, custom)
-    if letter is Letter.FAILURE:
-        raise PermFail(text)
-    if letter is Letter.DEFERRAL:
-        raise TempFail(text)
 
 
 def take_over(path: str) -> socket.socket | None:

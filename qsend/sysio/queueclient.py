@@ -41,12 +41,14 @@ _LATER = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.EINTR)
 class QueueStopped(TempFail):
     """The message was not queued; `code` is qmail-queue's exit code.
 
-    Temporary or not is for formats.queueexit.explain to say.
+    Temporary or not is for formats.queueexit.explain to say, to which `custom` goes:
+    what a program said on descriptor 6.
     """
 
-    def __init__(self, code: int) -> None:
+    def __init__(self, code: int, custom: bytes = b"") -> None:
         super().__init__(f"not queued (exit {code})")
         self.code = code
+        self.custom = custom
 
 
 def socket_path(home: str) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from types import TracebackType
 
 from qsend.formats.queueexit import QueueExit
 from qsend.sysio.fork import exec_program, fork_child
+from qsend.sysio.queueclient import QueueStopped
 
 CUSTOM_MAX = 255
 """Bytes of a custom reply that are read (qmail.c)."""
@@ -22,59 +23,102 @@ _KILLED = -1
 _ABOVE = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How the program ended.
+class QueueProgram:
+    """One message to a program: used as QueueClient is, and with its exceptions.
 
-    `code` is for formats.queueexit.explain: an exit code, READ when it exited 0
-    without having read everything, -1 when a signal killed it. `custom` is what
-    it said on descriptor 6.
+    An exit code is for formats.queueexit.explain, -1 when a signal killed it. That the
+    program does not read on is told at the end: it may have a reason to give.
     """
 
-    code: int
-    custom: bytes
-    pid: int
+    def __init__(self, program: str, home: str, environ: Mapping[str, str]) -> None:
+        """Start `program` in `home` with `environ`.
 
+        Raises: TempFail when no process can be made.
+        """
+        pipes = [os.pipe() for _ in range(3)]
+        (message_in, self._message), (envelope_in, self._envelope), text = pipes
+        self._text = text[0]
+        self._is_read = True
+        self._pid = 0
+        theirs = [message_in, envelope_in, text[1]]
 
-def run_program(
-    program: str,
-    home: str,
-    chunks: Iterable[bytes],
-    envelope: bytes,
-    environ: Mapping[str, str],
-) -> Outcome:
-    """Give one message to `program`, started in `home`, and wait for its end.
+        def child() -> int:
+            return _become(program, home, theirs, environ)
 
-    `envelope` is in the fd 1 form. An exception from `chunks` stops the program
-    (it sees the message end early, without an envelope) and goes on.
-    Raises: TempFail when no process can be made.
-    """
-    pipes = [os.pipe() for _ in range(3)]
-    (message_in, message_out), (envelope_in, envelope_out), (text_in, text_out) = pipes
-    theirs = [message_in, envelope_in, text_out]
-    ours = [message_out, envelope_out, text_in]
-
-    def child() -> int:
-        return _become(program, home, theirs, environ)
-
-    pid = 0
-    try:
         try:
-            pid = fork_child(child, theirs, "queueing program")
+            self._pid = fork_child(child, theirs, "queueing program")
+        except BaseException:
+            self._close_pipes()
+            raise
         finally:
-            _close(theirs)
-        is_read = _write_all(message_out, chunks)
-        _close([ours.pop(0)])
-        is_read = _write_all(envelope_out, [envelope]) and is_read
-        _close([ours.pop(0)])
-        custom = _read_custom(text_in)
-    finally:
-        _close(ours)
-        status = os.waitpid(pid, 0)[1] if pid else 0
-    code = os.waitstatus_to_exitcode(status)
-    if code == QueueExit.QUEUED and not is_read:
-        code = QueueExit.READ
-    return Outcome(code=code if code >= 0 else _KILLED, custom=custom, pid=pid)
+            for fd in theirs:
+                os.close(fd)
+
+    def __enter__(self) -> QueueProgram:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def message(self, data: bytes) -> None:
+        """Give it bytes of the message."""
+        self._write(self._message, data)
+
+    def envelope(self, data: bytes) -> None:
+        """Give it bytes of the envelope in the fd 1 form."""
+        self._end_message()
+        self._write(self._envelope, data)
+
+    def commit(self) -> int:
+        """All is said: wait for its end. Returns: its pid.
+
+        Raises: QueueStopped.
+        """
+        pid = self._pid
+        self._end_message()
+        os.close(self._envelope)
+        self._envelope = -1
+        custom = _read_custom(self._text)
+        code = self._reap()
+        if code == QueueExit.QUEUED and not self._is_read:
+            code = QueueExit.READ
+        if code != QueueExit.QUEUED:
+            raise QueueStopped(code if code >= 0 else _KILLED, custom)
+        return pid
+
+    def close(self) -> None:
+        """Without a commit: the program sees the message end without an envelope."""
+        self._close_pipes()
+        self._reap()
+
+    def _write(self, fd: int, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest and self._is_read:
+                rest = rest[os.write(fd, rest) :]
+        except OSError:
+            self._is_read = False
+
+    def _end_message(self) -> None:
+        if self._message >= 0:
+            os.close(self._message)
+            self._message = -1
+
+    def _close_pipes(self) -> None:
+        for fd in (self._message, self._envelope, self._text):
+            if fd >= 0:
+                os.close(fd)
+        self._message = self._envelope = self._text = -1
+
+    def _reap(self) -> int:
+        """Wait for the program, once; its exit code, below zero for a signal."""
+        pid, self._pid = self._pid, 0
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if pid else 0
 
 
 def _become(
@@ -94,26 +138,9 @@ def _become(
         return QueueExit.EXEC
 
 
-def _write_all(fd: int, chunks: Iterable[bytes]) -> bool:
-    """Whether the program took everything."""
-    for chunk in chunks:
-        rest = memoryview(chunk)
-        while rest:
-            try:
-                rest = rest[os.write(fd, rest) :]
-            except OSError:
-                return False
-    return True
-
-
 def _read_custom(fd: int) -> bytes:
     """What the program says on descriptor 6, read to its end, kept to CUSTOM_MAX."""
     kept = b""
     while data := os.read(fd, 4096):
         kept = (kept + data)[:CUSTOM_MAX]
     return kept
-
-
-def _close(fds: Iterable[int]) -> None:
-    for fd in fds:
-        os.close(fd)
