@@ -27,6 +27,14 @@ def open_tmp() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(autouse=True)
+def own_umask() -> Iterator[None]:
+    """What a program called in this process does to the umask ends with the test."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need uid 0 are skipped, by name, for everybody else."""
     if os.getuid() == 0:

@@ -270,7 +270,7 @@ def test_last_attempt_turns_a_deferral_into_a_failure() -> None:
     sim.run()
     [_, last] = sim.lines(b"delivery")
     assert last.startswith(b"delivery 2: failure: later/")
-    assert last.endswith(GAVE_UP.replace(b" ", b"_").replace(b"\n", b"/"))
+    assert last.endswith(GAVE_UP.replace(b" ", b"_").replace(b"\n", b"/\n"))
     assert [event.recip for event in sim.bounced] == [b"a@here"]
 
 
