@@ -210,6 +210,16 @@ def test_sqlserver_comes_and_goes_by_hup(virtual: VirtualMail) -> None:
     assert virtual.delivered_to("dmp") == [b"dmp@virtual.example"] * 2
 
 
+def test_server_is_reached_by_its_socket_too(virtual: VirtualMail) -> None:
+    server = virtual.database.server
+    virtual.use(virtual.database.control({"socket": str(server.socket_path)}))
+    virtual.add("dmp")
+    tree = start(virtual)
+    tree.queue([b"dmp@here.example"])
+    tree.wait_for(rb"end msg \d+\n")
+    assert virtual.delivered_to("dmp") == [b"dmp@here.example"]
+
+
 def test_password_is_known_to_lookup_alone(virtual: VirtualMail) -> None:
     tree = start(virtual)
     secret = virtual.database.password.encode()
