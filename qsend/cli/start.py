@@ -22,6 +22,7 @@ from qsend.procs import (
     pop3d,
     remote,
     send,
+    smtpd,
     start,
 )
 
@@ -34,6 +35,7 @@ MAINS: dict[str, start.Main] = {
     "send": send.main,
     "login": login.main,
     "pop3d": pop3d.main,
+    "smtpd": smtpd.main,
 }
 """What each kind of child runs."""
 

@@ -25,6 +25,7 @@ NAMES: Mapping[str, str] = {
     "send": "qmail-send",
     "login": "qmail-login",
     "pop3d": "qmail-pop3d",
+    "smtpd": "qmail-smtpd",
     "classic-lspawn": "qmail-lspawn",
     "classic-rspawn": "qmail-rspawn",
     "classic-clean": "qmail-clean",
@@ -43,6 +44,9 @@ _LINKS = (
     ("send", "lookup"),
     ("login", "lookup"),
     ("pop3d", "login"),
+    ("smtpd", "enqueue"),
+    ("smtpd", "lookup"),
+    ("smtpd", "login"),
 )
 """The kinds that have a socket between them."""
 
@@ -110,14 +114,39 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
             "timeoutpop3d",
         }
     ),
+    "smtpd": frozenset(
+        {
+            *_ALL,
+            "badmailfrom",
+            "concurrencysmtpd",
+            "concurrencysmtpdperip",
+            "databytes",
+            "envnoathost",
+            "localiphost",
+            "maxrecipients",
+            "maxsmtperrors",
+            "percenthack",
+            "rbl",
+            "rcpthosts",
+            "recipientcheck",
+            "resolvers",
+            "servercert.pem",
+            "smtpgreeting",
+            "smtplisten",
+            "smtpproxies",
+            "timeoutrbl",
+            "timeoutsmtpd",
+        }
+    ),
 }
 """The control files each kind may know; a secret one goes to one kind only."""
 
 
 _SECRET = "sqlserver"
+_TOLD_SQL = (SEND, "smtpd")
 SQL_MARK = ".sqlserver"
-"""Tells send that there is a database, and nothing of it. No file that an operator
-makes is ever read under a name with a dot in front."""
+"""Tells send and smtpd that there is a database, and nothing of it. No file that an
+operator makes is ever read under a name with a dot in front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +179,14 @@ _PAIR = frozenset({"send", "clean", "classic-clean"})
 _FOLLOWERS = frozenset({"classic-lspawn", "classic-rspawn"})
 
 
-def plan(remotes: int, classic: Sequence[str] = (), *, pop3: bool = False) -> Plan:
+def plan(
+    remotes: int, classic: Sequence[str] = (), *, pop3: bool = False, smtp: int = 0
+) -> Plan:
     """The tree with `remotes` remote children and these classic programs.
 
     `classic` holds any of "lspawn", "rspawn" and "clean". lookup is there in any
-    case: a classic lspawn asks it by qmail-getpw. `pop3`: with listeners for POP3.
+    case: a classic lspawn asks it by qmail-getpw. `pop3`: with listeners for POP3;
+    `smtp`: so many processes with listeners for SMTP.
     """
     delivering = ["classic-lspawn"] if "lspawn" in classic else ["lspawn"]
     if "rspawn" in classic:
@@ -168,7 +200,9 @@ def plan(remotes: int, classic: Sequence[str] = (), *, pop3: bool = False) -> Pl
             "classic-clean" if "clean" in classic else "clean",
             *delivering,
             SEND,
-            *(("login", "pop3d") if pop3 else ()),
+            *(("login",) if pop3 or smtp else ()),
+            *(("pop3d",) if pop3 else ()),
+            *(f"smtpd{number}" for number in range(smtp)),
         )
     )
 
@@ -197,6 +231,6 @@ def visible(role: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The part of a snapshot of control files that `role` may know."""
     known = CONTROL_FILES[kind(role)]
     seen = {name: content for name, content in files.items() if name in known}
-    if kind(role) == SEND and _SECRET in files:
+    if kind(role) in _TOLD_SQL and _SECRET in files:
         seen[SQL_MARK] = b""
     return seen

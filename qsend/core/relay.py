@@ -25,6 +25,8 @@ RECIP_MAX = 999
 NOT_LISTED = "sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)"
 BAD_SENDER = "sorry, your envelope sender is in my badmailfrom list (#5.7.1)"
 TROUBLE = "unable to check whether mail for that domain is taken here (#4.3.0)"
+NO_MAILBOX = "sorry, no mailbox here by that name (#5.1.1)"
+UNCHECKED = "unable to check whether that mailbox exists (#4.3.0)"
 TOO_LONG = "sorry, that address is too long (#5.1.3)"
 
 
@@ -110,6 +112,17 @@ def settle(unlisted: Unlisted, *answers: YesNo) -> Taken | Refused:
             case _:
                 assert_never(answer)
     return Refused(text=NOT_LISTED, is_permanent=True)
+
+
+def judge_existence(taken: Taken, answer: YesNo) -> Taken | Refused:
+    """The judgement when lookup has said whether there is such a recipient."""
+    match answer:
+        case Trouble():
+            return Refused(text=UNCHECKED, is_permanent=False)
+        case True:
+            return taken
+        case False:
+            return Refused(text=NO_MAILBOX, is_permanent=True)
 
 
 def host_keys(host: bytes) -> list[bytes]:

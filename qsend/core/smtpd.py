@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from qsend.core import smtpdreplies as replies
 from qsend.core.relay import (
     BAD_SENDER,
+    NO_MAILBOX,
     Refused,
     Taken,
     Unlisted,
@@ -146,7 +147,8 @@ class Dialogue:
     def judged(self, verdict: Taken | Refused) -> Say | Bye:
         """What became of a recipient."""
         if isinstance(verdict, Refused):
-            text = replies.reply(553 if verdict.is_permanent else 451, verdict.text)
+            code = 550 if verdict.text == NO_MAILBOX else 553
+            text = replies.reply(code if verdict.is_permanent else 451, verdict.text)
             return self._fault(text) if verdict.is_permanent else Say(text=text)
         assert self._mail is not None
         self._mail.recips.append(verdict.recip)

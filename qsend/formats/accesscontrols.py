@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.rbl import Action, Answers, Source
 from qsend.core.relay import RelayRules
+from qsend.core.rewrite import Rules
 from qsend.formats.control import Controls, lines, number_file, one_line
-from qsend.formats.routing import rules
 
 DEADLINE = "timeoutrbl"
 DEADLINE_BOUNDS = (10, 1, 60)
@@ -60,7 +60,9 @@ def parse_access(files: Mapping[str, bytes], controls: Controls) -> AccessSettin
         localiphost = one_line(files["localiphost"])
     settings = AccessSettings(
         relay=RelayRules(
-            rewriting=rules(controls),
+            rewriting=Rules(
+                envnoathost=controls.envnoathost, percenthack=controls.percenthack
+            ),
             rcpthosts=None if rcpthosts is None else _hosts(rcpthosts, faults),
             badmailfrom=_senders(files.get("badmailfrom", b"")),
             localiphost=localiphost,

@@ -20,6 +20,7 @@ from qsend.formats.accesscontrols import (
 )
 from qsend.formats.control import KNOWN, Controls, lines, one_line, parse_controls
 from qsend.formats.popcontrols import POP_FILES, parse_pop
+from qsend.formats.smtpdcontrols import SMTPD_FILES, parse_smtpd
 from qsend.formats.sqlcontrols import SQL_FILES, parse_sql
 from qsend.formats.sqlserver import parse_sqlserver
 from qsend.formats.tcprules import SERVICES, rules_name
@@ -234,6 +235,15 @@ TABLE: Mapping[str, Sentences] = {
     DEADLINE: number(DEADLINE_BOUNDS[0], "Block lists are waited for ",
                      " seconds"),
     **dict(_rules()),
+    "smtplisten": several("No SMTP service.", "SMTP at ", "."),
+    "concurrencysmtpd": number(500, "SMTP sessions at once: "),
+    "concurrencysmtpdperip": number(
+        50, "SMTP sessions at once of one address in each process: "
+    ),
+    "maxrecipients": number(1000, "Recipients of one SMTP message: "),
+    "maxsmtperrors": number(20, "Errors of one SMTP session: "),
+    "recipientcheck": number(0, "Recipients here must exist (1), or not (0): "),
+    "smtpproxies": several("No balancers.", "PROXY protocol from ", "."),
 }  # fmt: skip
 """Name to sentences, in the order of qmail-showctl."""
 
@@ -260,7 +270,7 @@ def control_lines(facts: Facts) -> Iterator[str]:
 _UNKNOWN = "I have no idea what this file does."
 
 
-_READ = KNOWN | SQL_FILES | POP_FILES | ACCESS_FILES | TLS_FILES
+_READ = KNOWN | SQL_FILES | POP_FILES | ACCESS_FILES | TLS_FILES | SMTPD_FILES
 
 
 def _problems(files: Mapping[str, bytes | None]) -> dict[str, str]:
@@ -277,6 +287,7 @@ def _problems(files: Mapping[str, bytes | None]) -> dict[str, str]:
         lambda: parse_pop(known),
         lambda: parse_access(known, Controls()),
         lambda: parse_tls(known),
+        lambda: parse_smtpd(known, b"me"),
     ):
         try:
             parse()

@@ -1,8 +1,8 @@
 """The enqueue process: the only writer of mess/, intd/ and todo/ of ours.
 
 Runs as qmailq, gid qmail. At entry: socks "start", "listen" (the injection
-socket) and, while there is one, "send". Writes below queue/pid, mess, intd, todo
-and nothing else; never reads a message. It does not need the queue manager:
+socket), "send" and listeners, while there are any. Writes below queue/pid, mess,
+intd, todo and nothing else; never reads a message. It does not need the queue manager:
 without send, mail is accepted and waits in todo/, and after DETACH it outlives
 start until the next start takes the listening socket over.
 Exits 0 when start closes its line (after DETACH: at TERM or handover), after
@@ -20,6 +20,7 @@ from collections.abc import Mapping
 
 import setproctitle
 
+from qsend.core.family import kind
 from qsend.core.model import MessId
 from qsend.core.quota import Limits
 from qsend.formats.control import parse_controls
@@ -103,10 +104,11 @@ class Enqueue:
 
     def run(self) -> None:
         """Serve until it is time to end."""
-        socks = self._boot.socks
-        if "send" in socks:
-            self._peer("send", socks["send"])
-        self._server.listen(socks["listen"])
+        for role, sock in self._boot.socks.items():
+            if role == "listen":
+                self._server.listen(sock)
+            elif role != "start":
+                self._peer(role, sock)
         self._loop.at_turn_end(self._tell_queued)
         self._loop.on_signal(signal.SIGTERM, self._terminate)
         self._parent.ready()
@@ -143,7 +145,7 @@ class Enqueue:
     def _peer(self, role: str, sock: socket.socket) -> None:
         if role == "send":
             self._replace_send(sock)
-        elif role in _LISTENERS:
+        elif kind(role) in _LISTENERS:
             self._server.adopt(sock, callers.listener(self._boot.accounts))
         else:
             sock.close()

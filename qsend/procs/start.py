@@ -33,7 +33,8 @@ from qsend.core.model import Account
 from qsend.formats import startwire
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.frames import frame
-from qsend.formats.popcontrols import LISTEN
+from qsend.formats.popcontrols import LISTEN as POP_LISTEN
+from qsend.formats.smtpdcontrols import LISTEN as SMTP_LISTEN
 from qsend.sysio import lookupclient, unixsocket
 from qsend.sysio.boot import Boot
 from qsend.sysio.classicchild import ClassicProgram, run_classic
@@ -103,7 +104,9 @@ def main(options: StartOptions, mains: Mapping[str, Main]) -> int:
         if not options.single_user:
             drop(Account(uid=0, gid=0), ())
         hide()
-        ground = prepare(options.home, options.single_user)
+        ground = prepare(
+            options.home, options.single_user, len(os.sched_getaffinity(0))
+        )
         _warn_of_secrets(options.home)
     except ConfigError as exc:
         for fault in exc.faults:
@@ -146,7 +149,10 @@ class Start:
         self._loop = Loop()
         cores = len(os.sched_getaffinity(0))
         self._plan = family.plan(
-            options.remotes or cores, list(options.classic), pop3=bool(ground.pop3)
+            options.remotes or cores,
+            list(options.classic),
+            pop3=bool(ground.pop3),
+            smtp=len(ground.smtp[0]) if ground.smtp else 0,
         )
         self._nursery = Nursery(self._loop, self._plan, self, options.pace)
 
@@ -175,7 +181,7 @@ class Start:
         self._ground.listen.close()
         self._ground.control.close()
         self._ground.lookup.close()
-        for sock in self._ground.pop3:
+        for sock in self._ground.pop3 + sum(self._ground.smtp, ()):
             sock.close()
         self._nursery.close()
         self._loop.close()
@@ -229,9 +235,10 @@ class Start:
                 _say(logline.alert(f"unable to reread controls: {fault}"))
             return
         _warn_of_secrets(self._options.home)
-        if files.get(LISTEN) != self._ground.files.get(LISTEN):
-            text = f"control/{LISTEN} has changed; that needs a new start"
-            _say(logline.warning(text))
+        for name in (POP_LISTEN, SMTP_LISTEN):
+            if files.get(name) != self._ground.files.get(name):
+                text = f"control/{name} has changed; that needs a new start"
+                _say(logline.warning(text))
         self._generation += 1
         self._files = files
         for child in self._nursery.living():
@@ -253,7 +260,7 @@ class Start:
         Should this process be killed, no new tree starts before they have ended.
         """
         kind = family.kind(role)
-        socks = {**socks, **self._listeners(kind)}
+        socks = {**socks, **self._listeners(role)}
         keep = [sock.fileno() for sock in socks.values()]
         if kind in ("send", "clean"):
             keep.append(self._ground.lock_fd)
@@ -263,8 +270,8 @@ class Start:
             run = functools.partial(self._run, role, socks)
         return fork_child(run, keep, family.NAMES[kind])
 
-    def _listeners(self, kind: str) -> dict[str, socket.socket]:
-        match kind:
+    def _listeners(self, role: str) -> dict[str, socket.socket]:
+        match family.kind(role):
             case "enqueue":
                 return {"listen": self._ground.listen}
             case "send":
@@ -272,7 +279,13 @@ class Start:
             case "lookup":
                 return {"listen": self._ground.lookup}
             case "pop3d":
-                return {f"{LISTEN}{at}": s for at, s in enumerate(self._ground.pop3)}
+                return {
+                    f"{POP_LISTEN}{at}": s for at, s in enumerate(self._ground.pop3)
+                }
+            case "smtpd":
+                mine = int(role.removeprefix("smtpd"))
+                shared = enumerate(self._ground.smtp)
+                return {f"{SMTP_LISTEN}{at}": socks[mine] for at, socks in shared}
             case _:
                 return {}
 
@@ -290,6 +303,9 @@ class Start:
             default_delivery=self._options.default_delivery,
             socks=socks,
             files=seen,
+            siblings=sum(
+                family.kind(other) == family.kind(role) for other in self._plan.roles
+            ),
         )
         return self._mains[family.kind(role)](boot)
 

@@ -18,7 +18,8 @@ class Boot:
     maps the role of each peer ("start", "send", "clean", "lookup", "lspawn",
     "enqueue", "remote0" ...) to this child's end of a SEQPACKET pair; "listen"
     is a listening socket where the role has one. `default_delivery` is dot-qmail
-    text. `files` are the control files that the role may know, unparsed.
+    text. `files` are the control files that the role may know, unparsed;
+    `siblings` counts the processes that do the same, this one included.
     Descriptors 0, 1, 2 are /dev/null, the log, and the log.
     """
 
@@ -30,6 +31,7 @@ class Boot:
     default_delivery: bytes
     socks: Mapping[str, socket.socket]
     files: Mapping[str, bytes] = field(default_factory=dict)
+    siblings: int = 1
 
     @property
     def queue(self) -> str:

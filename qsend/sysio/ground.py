@@ -13,7 +13,10 @@ from dataclasses import dataclass
 
 from qsend.core.errors import ConfigError, Fatal
 from qsend.core.model import Accounts
+from qsend.formats.control import parse_controls
+from qsend.formats.listeners import Listener
 from qsend.formats.popcontrols import parse_pop
+from qsend.formats.smtpdcontrols import parse_smtpd
 from qsend.sysio import lookupclient, queuemaker, unixsocket
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.controldir import read_controls
@@ -28,7 +31,8 @@ class Ground:
     """Accounts, the first snapshot of the controls, and what stays open.
 
     `listen` is the injection socket, `control` the operator's, `lookup` that for
-    questions about users; `pop3` are those of control/pop3listen, in its order.
+    questions about users; `pop3` are those of control/pop3listen, in its order,
+    `smtp` those of control/smtplisten, for each of its lines one for each process.
     """
 
     accounts: Accounts
@@ -38,6 +42,7 @@ class Ground:
     control: socket.socket
     lookup: socket.socket
     pop3: tuple[socket.socket, ...] = ()
+    smtp: tuple[tuple[socket.socket, ...], ...] = ()
 
 
 def injection_path(home: str) -> str:
@@ -50,8 +55,10 @@ def control_path(home: str) -> str:
     return f"{home}/run/control.sock"
 
 
-def prepare(home: str, single_user: bool) -> Ground:
+def prepare(home: str, single_user: bool, cores: int = 1) -> Ground:
     """Check everything and open what outlives children.
+
+    `cores` is how many processes share the ports of SMTP.
 
     Raises: ConfigError when accounts or controls are wrong; Fatal when the queue
         cannot be used or somebody else uses it; TempFail when the system has no
@@ -65,6 +72,7 @@ def prepare(home: str, single_user: bool) -> Ground:
             raise ConfigError(faults)
         _check_queue(home, accounts)
         pop3 = tuple(sock for (sock,) in listen_on(parse_pop(files).listeners))
+        smtp = listen_on(_smtp_listeners(files), sharing=cores)
         # Only root and send itself may tell send what to do.
         control = unixsocket.listen_at(control_path(home), 0o600, accounts.qmails)
         lookup = unixsocket.listen_at(lookupclient.socket_path(home), 0o666)
@@ -80,7 +88,12 @@ def prepare(home: str, single_user: bool) -> Ground:
         control=control,
         lookup=lookup,
         pop3=pop3,
+        smtp=smtp,
     )
+
+
+def _smtp_listeners(files: Mapping[str, bytes]) -> tuple[Listener, ...]:
+    return parse_smtpd(files, parse_controls(files).me).listeners
 
 
 def _lock(home: str, accounts: Accounts) -> int:

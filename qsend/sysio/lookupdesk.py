@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from qsend.core.errors import RemoteProtocolError
+from qsend.core.family import kind as kind_of
 from qsend.core.lookups import Verification
 from qsend.core.model import Accounts
 from qsend.core.rewrite import Rules
@@ -49,7 +50,7 @@ BY_ROLE: Mapping[str, frozenset[bytes]] = {
     "qmqpd": _LISTENING,
     "pop3d": _LISTENING,
 }
-"""What the processes of the tree may ask."""
+"""What the processes of the tree may ask, by their kind."""
 _TOLD_USERS = frozenset({"login"})
 """Who learns whose mailbox a login opens."""
 _TOLD_STATE = frozenset({"send"})
@@ -85,7 +86,7 @@ class LookupDesk:
 
     def attach(self, role: str, sock: socket.socket) -> None:
         """Serve a process of the tree, in place of an earlier one of that role."""
-        may_ask = BY_ROLE.get(role)
+        may_ask = BY_ROLE.get(kind_of(role))
         if may_ask is None:
             sock.close()
             return

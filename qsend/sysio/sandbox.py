@@ -66,6 +66,8 @@ _POLICIES = {
     "clean": _Policy(writes=("queue",)),
     "enqueue": _Policy(writes=("queue",), processes=True),
     "send": _Policy(writes=("queue", "run/send")),
+    # Block lists are in the DNS.
+    "smtpd": _Policy(sockets=_INTERNET),
     "pop3d": _Policy(sockets=()),
     # Its children become users, whose mail may be anywhere. Directory services.
     "login": _Policy(sockets=(*_UNIX, *_INTERNET), any_files=True),

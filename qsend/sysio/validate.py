@@ -17,6 +17,7 @@ from qsend.core.model import Account
 from qsend.formats.accesscontrols import parse_access
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.popcontrols import parse_pop
+from qsend.formats.smtpdcontrols import SmtpdSettings, parse_smtpd
 from qsend.formats.sqlcontrols import parse_sql
 from qsend.sysio import clock, sandbox
 from qsend.sysio.fork import fork_child
@@ -66,19 +67,24 @@ def faults_in(files: Mapping[str, bytes]) -> list[ConfigFault]:
         controls = parse_controls(files)
     except ConfigError as exc:
         return [*exc.faults, *rest]
-    return [*_faults_of_mail(files, controls), *rest]
+    # Several files say the same of a certificate that they share.
+    return list(dict.fromkeys([*_faults_of_mail(files, controls), *rest]))
 
 
 def _faults_of_mail(
     files: Mapping[str, bytes], controls: Controls
 ) -> list[ConfigFault]:
     faults: list[ConfigFault] = []
-    for parse in (parse_sql, parse_access):
+    for parse in (parse_sql, parse_access, _parse_smtpd):
         try:
             parse(files, controls)
         except ConfigError as exc:
             faults += exc.faults
     return faults
+
+
+def _parse_smtpd(files: Mapping[str, bytes], controls: Controls) -> SmtpdSettings:
+    return parse_smtpd(files, controls.me)
 
 
 def _faults_of_pop(files: Mapping[str, bytes]) -> list[ConfigFault]:

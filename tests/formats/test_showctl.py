@@ -104,9 +104,11 @@ def test_defaults_are_said_of_every_absent_file() -> None:
         ("bouncefrom", b"ann \nmore\n", "Bounce user name is ann."),
         ("bouncehost", b"x\t", "Bounce host name is x."),
         ("concurrencylocal", b"7\n", "Local concurrency is 7."),
-        ("databytes", b"5000x\n", "SMTP DATA limit is 5000 bytes."),
-        ("databytes", b"none\n", "(Default.) SMTP DATA limit is 0 bytes."),
-        ("smtpgreeting", b"h\xff\x1bhi", "SMTP greeting: 220 h??hi."),
+        ("databytes", b"5000\n", "SMTP DATA limit is 5000 bytes."),
+        ("databytes", b"none\n", "Oops! Line 1: expected a number from 0 to "
+         "9999999999, found 'none'; qsend does not start with this."),
+        ("smtpgreeting", b"h\xff\x1bhi", "Oops! Line 1: expected printable text; "
+         "qsend does not start with this."),
         ("smtpgreeting", b"", "SMTP greeting: 220 ."),
         ("badmailfrom", b"", ""),
         ("badmailfrom", b"a@b\n#c\n\n@d \n", "\na@b not accepted in MAIL FROM.\n"

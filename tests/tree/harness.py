@@ -64,6 +64,7 @@ def install(path: Path) -> Installation:
     [target] = (path / "lib").glob("python3.*/site-packages")
     for source in map(Path, site.getsitepackages()):
         for name in (
+            "aiosmtpd", "attr", "public",
             "dns", "psutil", "pymysql", "uvloop", "cdblib", "setproctitle",
         ):  # fmt: skip
             for found in source.glob(f"{name}*"):

@@ -1,0 +1,272 @@
+"""smtpd: takes mail by SMTP, one event loop; there is one for each core.
+
+uid qmaild, gid nofiles, no other group. Descriptors at entry: 0 to 2, "start",
+"enqueue", "lookup", "login", and listening sockets "smtplisten0" ... in the order of
+control/smtplisten, each sharing its port with those of its siblings. It reads
+control/tcp.smtp.cdb and control/morercpthosts.cdb, asks DNS servers about block
+lists, and opens nothing else; a message goes to enqueue as it comes. start gone: all
+sessions end, and what was not acknowledged is not queued.
+Exit codes: 0 when start ended the line, 111 on anything unexpected.
+Source: docs/ARCHITECTURE.md; qmail-smtpd(8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import socket
+import ssl
+from collections.abc import Mapping
+
+from qsend.core import logline
+from qsend.core.access import Access, Client
+from qsend.core.errors import ConfigError, RemoteProtocolError, TempFail
+from qsend.core.lookups import Login, YesNo
+from qsend.core.relay import (
+    Refused,
+    Taken,
+    judge_existence,
+    relay_warning,
+    settle,
+)
+from qsend.core.repeats import Repeats
+from qsend.core.smtpdsteps import Judge, ServerRules
+from qsend.formats.accesscontrols import parse_access
+from qsend.formats.control import parse_controls
+from qsend.formats.listeners import Listener
+from qsend.formats.loginwire import LoginOutcome
+from qsend.formats.smtpdcontrols import LISTEN, SmtpdSettings, parse_smtpd
+from qsend.sysio import aioprocess, clock
+from qsend.sysio.accessfile import AccessFile
+from qsend.sysio.admission import Admission
+from qsend.sysio.aioloop import AioLoop
+from qsend.sysio.asklines import LoginLine, LookupLine
+from qsend.sysio.boot import Boot
+from qsend.sysio.dns import Dns
+from qsend.sysio.intakeline import IntakeLine
+from qsend.sysio.localaddrs import OwnAddresses
+from qsend.sysio.morehosts import MoreHosts
+from qsend.sysio.parent import Parent
+from qsend.sysio.rbl import BlockLists
+from qsend.sysio.smtpdclient import SmtpdClient
+from qsend.sysio.tls import server_context
+
+TITLE = "qmail-smtpd: qsend"
+_FDS_SPARE = 600
+"""Descriptors for wires, listeners, the loop and questions to DNS servers."""
+_EXECUTES = b"QMAILQUEUE"
+
+
+class Smtpd:
+    """The wiring of the process; a Desk to its clients."""
+
+    def __init__(
+        self,
+        boot: Boot,
+        loop: asyncio.AbstractEventLoop,
+        access: AccessFile,
+        own: OwnAddresses,
+    ) -> None:
+        # A connection may break while it is set up.
+        self._crash = aioprocess.Crash(loop, harmless=(OSError,))
+        self.context: ssl.SSLContext | None = None
+        self._loop = loop
+        self._siblings = boot.siblings
+        self._is_first = boot.role == "smtpd0"
+        self._access = access
+        self._own = own
+        self._more = MoreHosts(boot.home)
+        self._repeats = Repeats()
+        self._admission: Admission[SmtpdClient] = Admission(1, 1)
+        self._dns = Dns(boot.controls.resolvers)
+        self._lists = BlockLists(self._dns)
+        self._settings = SmtpdSettings()
+        self._certificate = b""
+        self._configure(boot.files, boot.controls.generation)
+        self._servers: list[asyncio.Server] = []
+        poller = AioLoop(loop)
+        self.intake = IntakeLine(poller)
+        self._lookup = LookupLine(poller)
+        self._login = LoginLine(poller)
+        for role in ("enqueue", "lookup", "login"):
+            if role in boot.socks:
+                self._take_peer(role, boot.socks[role])
+        self._parent = Parent(
+            poller,
+            boot.socks["start"],
+            on_close=loop.stop,
+            on_controls=self._take_controls,
+            on_peer=self._take_peer,
+        )
+
+    async def listen(self, boot: Boot) -> None:
+        """Take clients, and say READY to start."""
+        for number, listener in enumerate(self._settings.listeners):
+
+            def client(listener: Listener = listener) -> SmtpdClient:
+                return SmtpdClient(self._loop, self, listener)
+
+            sock = boot.socks[f"{LISTEN}{number}"]
+            self._servers.append(await self._loop.create_server(client, sock=sock))
+        self._parent.ready()
+
+    def close(self) -> None:
+        """Drop all clients, and raise what ended the loop if that was a surprise."""
+        for server in self._servers:
+            server.close()
+        for client in self._admission.guests:
+            client.abort()
+        self._loop.run_until_complete(asyncio.sleep(0))
+        if self._crash.failure is not None:
+            raise self._crash.failure
+
+    # Desk: what clients need
+
+    def is_proxy(self, address: str) -> bool:
+        """Whether it is a balancer that tells whose client it has."""
+        return self._settings.is_proxy(address)
+
+    def lets_in(self, client: Client) -> Access | None:
+        """What the access rules say; None when they cannot be read."""
+        try:
+            access = self._access.judge(client)
+        except TempFail as exc:
+            self.note(str(exc))
+            return None
+        if _EXECUTES in access.variables:
+            # Leaving a filter out would be worse than no mail.
+            self.note("control/tcp.smtp.cdb: QMAILQUEUE needs bin/qmail-smtpd")
+            return None
+        return access
+
+    def enter(self, client: SmtpdClient) -> bool:
+        """Whether there is room for one more, in all and from its network."""
+        if self._admission.enter(client):
+            return True
+        full = (
+            "concurrencysmtpd" if self._admission.is_full() else "concurrencysmtpdperip"
+        )
+        self.note(f"control/{full}: clients are sent away")
+        return False
+
+    def leave(self, client: SmtpdClient) -> None:
+        """The client has gone."""
+        self._admission.leave(client)
+
+    def note(self, text: str) -> None:
+        """Tell the operator, the same thing not too often."""
+        if self._repeats.is_news(text, clock.mono()):
+            os.write(2, logline.warning(f"qmail-smtpd: {text}"))
+
+    def has_lists(self) -> bool:
+        """Whether there are block lists to be asked."""
+        return self._has_lists
+
+    async def screen(self, address: str, access: Access) -> bytes | None:
+        """What the block lists say: the reply to a client that is blocked."""
+        judgement = await self._lists.judge(address, access.variables)
+        for text in judgement.notes:
+            self.note(f"rbl: {address}: {text.decode('ascii', 'replace')}")
+        if not judgement.is_blocked:
+            return None
+        os.write(2, judgement.log_line(address, os.getpid()))
+        return judgement.reply + b"\r\n"
+
+    async def judge(self, asked: Judge) -> Taken | Refused:
+        """Whether a recipient is taken."""
+        verdict: Taken | Refused
+        if isinstance(asked.verdict, Taken):
+            verdict = asked.verdict
+        else:
+            listed: YesNo = self._more.lists(asked.verdict.host)
+            answers = [listed]
+            if listed is not True and self._has_database:
+                answers.append(await self._lookup.rcpthost(asked.verdict.host))
+            verdict = settle(asked.verdict, *answers)
+        if asked.checks and isinstance(verdict, Taken):
+            return judge_existence(verdict, await self._lookup.exists(verdict.recip))
+        return verdict
+
+    async def verify(self, login: Login) -> LoginOutcome:
+        """What a login comes to."""
+        return await self._login.verify(login)
+
+    # start
+
+    def _take_peer(self, role: str, sock: socket.socket) -> None:
+        match role:
+            case "enqueue":
+                self.intake.attach(sock)
+            case "lookup":
+                self._lookup.attach(sock)
+            case "login":
+                self._login.attach(sock)
+            case _:
+                sock.close()
+                raise RemoteProtocolError(f"unexpected peer {role!r}")
+
+    def _take_controls(self, generation: int, files: Mapping[str, bytes]) -> None:
+        try:
+            self._configure(files, generation)
+        except ConfigError as exc:  # start checked them: a surprise
+            os.write(2, logline.warning(f"qmail-smtpd: keeping controls: {exc}"))
+            return
+        self._access.forget()
+
+    def _configure(self, files: Mapping[str, bytes], generation: int) -> None:
+        """Raises: ConfigError; then nothing has changed."""
+        controls = parse_controls(files, generation)
+        settings = parse_smtpd(files, controls.me)
+        access = parse_access(files, controls)
+        if settings.certificate != self._certificate:
+            self.context = (
+                server_context(settings.certificate) if settings.certificate else None
+            )
+            self._certificate = settings.certificate
+        self.me = controls.me or settings.greeting
+        self.timeout_s = float(settings.timeout_s)
+        self.rules = ServerRules(
+            greeting=settings.greeting,
+            relay=access.relay,
+            own=self._own,
+            databytes=settings.databytes,
+            recipients_max=settings.recipients_max,
+            errors_max=settings.errors_max,
+            checks_recipients=settings.checks_recipients,
+        )
+        self._has_lists = bool(access.rbl)
+        self._has_database = controls.has_sql
+        self._lists.configure(access.rbl, access.rbl_deadline_s)
+        self._dns.set_resolvers(controls.resolvers)
+        self._admission.sessions_max = math.ceil(settings.sessions_max / self._siblings)
+        self._admission.per_network = settings.sessions_per_address
+        self._settings = settings
+        if self._is_first:
+            self._warn()
+
+    def _warn(self) -> None:
+        warning = relay_warning(
+            self.rules.relay,
+            has_more=self._more.is_there(),
+            has_database=self._has_database,
+        )
+        if warning is not None:
+            os.write(2, logline.warning(f"qmail-smtpd: {warning}"))
+
+
+def main(boot: Boot) -> int:
+    """Serve until start closes its line; the exit code.
+
+    Raises: whatever was unexpected, for the one line that fork_child writes.
+    """
+    settings = parse_smtpd(boot.files, boot.controls.me)
+    aioprocess.begin(TITLE, settings.sessions_max + _FDS_SPARE)
+    access, own = AccessFile.of_service(boot.home, "smtp"), OwnAddresses()
+    # morercpthosts.cdb is in the same directory.
+    loop = aioprocess.confine(boot.accounts.qmaild, "smtpd", access.directories)
+    smtpd = Smtpd(boot, loop, access, own)
+    loop.run_until_complete(smtpd.listen(boot))
+    loop.run_forever()
+    smtpd.close()
+    return 0

@@ -1,0 +1,424 @@
+"""One SMTP client of a listener, on aiosmtpd's connection.
+
+aiosmtpd has the stream, its back-pressure, the time limit and the PROXY header; what
+is said is core/smtpd.py's, because messages are streamed, addresses are bytes, and
+pipelined commands are answered together. One task serves the connection from its
+first byte to its last; nothing is started per message.
+Source: docs/adr/0006-aiosmtpd-without-its-commands.md; aiosmtpd.smtp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from aiosmtpd.proxy_protocol import get_proxy
+from aiosmtpd.smtp import SMTP
+
+from qsend.core import smtpdreplies as replies
+from qsend.core.access import Access, Client
+from qsend.core.errors import RemoteProtocolError
+from qsend.core.loginbrake import network
+from qsend.core.lookups import Login, Proof
+from qsend.core.model import Letter as Outcome
+from qsend.core.mx import canonical
+from qsend.core.relay import Refused, Taken
+from qsend.core.smtpd import Dialogue
+from qsend.core.smtpdsteps import (
+    Abandon,
+    Begin,
+    Bye,
+    Chunk,
+    Finish,
+    Judge,
+    LogIn,
+    Peer,
+    Say,
+    Screen,
+    ServerRules,
+    StartTls,
+    Step,
+)
+from qsend.formats.listeners import Listener
+from qsend.formats.loginwire import LoginOutcome
+from qsend.formats.queueexit import explain
+from qsend.formats.smtpdcontrols import SUBMISSION
+from qsend.formats.smtpreceived import render_smtp_received
+from qsend.sysio import clock
+from qsend.sysio.intakeline import IntakeLine, Letter
+from qsend.sysio.tls import TlsBytes
+
+READ_MAX = 65536
+_HEADER_S = 10.0
+"""A balancer sends its PROXY header at once."""
+_HANDSHAKE_S = 60.0
+_LINGER_S = 30.0
+"""How long the last words to a client may take."""
+_NO_HANDLER = object()
+
+
+class Desk(Protocol):
+    """What a client needs of the process."""
+
+    rules: ServerRules
+    me: bytes
+    timeout_s: float
+    context: ssl.SSLContext | None
+    intake: IntakeLine
+
+    def is_proxy(self, address: str) -> bool:
+        """Whether it is a balancer that tells whose client it has."""
+
+    def lets_in(self, client: Client) -> Access | None:
+        """What the access rules say; None when they cannot be read."""
+
+    def enter(self, client: SmtpdClient) -> bool:
+        """Whether there is room for one more, in all and from its network."""
+
+    def leave(self, client: SmtpdClient) -> None:
+        """The client has gone."""
+
+    def note(self, text: str) -> None:
+        """Tell the operator, the same thing not too often."""
+
+    def has_lists(self) -> bool:
+        """Whether there are block lists to be asked."""
+
+    async def screen(self, address: str, access: Access) -> bytes | None:
+        """What the block lists say: the reply to a client that is blocked."""
+
+    async def judge(self, asked: Judge) -> Taken | Refused:
+        """Whether a recipient is taken."""
+
+    async def verify(self, login: Login) -> LoginOutcome:
+        """What a login comes to."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Message:
+    """One on its way into the queue."""
+
+    letter: Letter
+    sender: bytes
+    recips: tuple[bytes, ...]
+
+
+class _Ended(Exception):
+    """The client has left, or is to leave."""
+
+
+class SmtpdClient(SMTP):
+    """One connection."""
+
+    line_length_limit = READ_MAX  # of the stream: the dialogue has its own limits
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, desk: Desk, listener: Listener
+    ) -> None:
+        super().__init__(
+            _NO_HANDLER,
+            hostname="localhost",  # or it is looked up, for each connection
+            timeout=desk.timeout_s,
+            loop=loop,
+        )
+        self.network = b""
+        self._desk = desk
+        self._listener = listener
+        self._client = Client(address="0.0.0.0")
+        self._access = Access(is_allowed=True)
+        self._talk = Dialogue(desk.rules, Peer())
+        self._tls: TlsBytes | None = None
+        self._out: list[bytes] = []
+        self._message: _Message | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._is_told = True
+        """Whether a command was complete since the time limit was set."""
+
+    # What aiosmtpd calls
+
+    def eof_received(self) -> bool:
+        """No more commands; what was said is still done, and answered."""
+        self._reader.feed_eof()
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget a message that was not complete."""
+        super().connection_lost(error)
+        if self._linger is not None:
+            self._linger.cancel()
+        if self._message is not None:
+            self._message.letter.abort()
+            self._message = None
+        self._desk.leave(self)
+
+    def _timeout_cb(self) -> None:
+        """The client was silent for too long."""
+        self._out.append(replies.TIMEOUT)
+        self._hang_up()
+
+    async def _handle_client(self) -> None:
+        try:
+            await self._serve()
+        except (_Ended, ConnectionError, RemoteProtocolError):
+            pass
+        except Exception as exc:  # noqa: BLE001 - the outermost frame of a session
+            self._desk.note(f"session with {self._client.address} broke down: {exc!r}")
+            self._out.append(b"451 4.3.0 internal trouble (#4.3.0)\r\n")
+        self._hang_up()
+
+    # The session
+
+    async def _serve(self) -> None:
+        if await self._admit():
+            early = await self._handshake() if self._listener.is_tls else b""
+            self._out.append(self._talk.greeting)
+            self._talk.feed(early)
+            await self._converse()
+
+    async def _admit(self) -> bool:
+        """Whether the client may speak. Raises: _Ended."""
+        assert self.session is not None
+        host = str((self.session.peer or ("0.0.0.0",))[0])
+        address = canonical(host.partition("%")[0])
+        if self._desk.is_proxy(address):
+            address = await self._proxied(address)
+        self._client = Client(address=address)
+        self.network = network(address.encode())
+        refusal = self._refusal()
+        if refusal is not None:
+            if not self._listener.is_tls:
+                self._out.append(refusal)
+            return False
+        self._talk = Dialogue(self._desk.rules, self._peer(self._access))
+        return True
+
+    def _refusal(self) -> bytes | None:
+        access = self._desk.lets_in(self._client)
+        if access is None:
+            return replies.UNREADABLE
+        self._access = access
+        if not access.is_allowed:
+            return replies.DENIED
+        return None if self._desk.enter(self) else replies.TOO_BUSY
+
+    async def _proxied(self, balancer: str) -> str:
+        """The address of a balancer's client. Raises: _Ended without a header."""
+        self._reset_timeout(_HEADER_S)
+        header = await get_proxy(self._reader)
+        self._reset_timeout(self._desk.timeout_s)
+        if not header.valid:
+            self._desk.note(f"no PROXY header from {balancer}: {header.error}")
+            raise _Ended
+        if header.src_addr is None:
+            return balancer  # it looks whether we are well
+        return canonical(str(header.src_addr))
+
+    def _peer(self, access: Access) -> Peer:
+        variables = access.variables
+        databytes = variables.get(b"DATABYTES")
+        is_submission = SUBMISSION in self._listener.words
+        has_tls = self._desk.context is not None
+        return Peer(
+            relay_suffix=variables.get(b"RELAYCLIENT"),
+            databytes=_number(databytes) if databytes is not None else None,
+            is_screened=is_submission
+            or not (self._desk.has_lists() or b"RBLSMTPD" in variables),
+            offers_tls=has_tls and not self._listener.is_tls,
+            offers_login=has_tls,
+            must_log_in=is_submission,
+        )
+
+    async def _converse(self) -> None:
+        talk = self._talk
+        while True:
+            while (step := talk.next()) is not None:
+                if isinstance(step, Say):
+                    self._out.append(step.text)
+                else:
+                    await self._do(step)
+                self._is_told = True
+            await self._flush()
+            talk.feed(await self._read())
+
+    async def _do(self, step: Step) -> None:
+        """Raises: _Ended after the last words."""
+        match step:
+            case Say(text=text):
+                self._out.append(text)
+            case Bye(text=text):
+                self._out.append(text)
+                raise _Ended
+            case Begin() | Chunk() | Finish() | Abandon():
+                await self._do_message(step)
+            case Judge():
+                await self._do(self._talk.judged(await self._desk.judge(step)))
+            case Screen():
+                blocked = await self._desk.screen(self._client.address, self._access)
+                self._talk.screened(blocked)
+            case LogIn():
+                await self._log_in(step)
+            case StartTls(text=text):
+                self._out.append(text)
+                await self._flush()
+                self._talk.feed(await self._handshake())
+            case _:
+                assert_never(step)
+
+    # Messages
+
+    async def _do_message(self, step: Begin | Chunk | Finish | Abandon) -> None:
+        match step:
+            case Chunk(data=data):
+                assert self._message is not None
+                self._message.letter.write(data)
+                await self._message.letter.room()
+            case Begin():
+                self._begin(step)
+            case Finish():
+                await self._finish()
+            case Abandon():
+                self._abandon()
+
+    def _begin(self, step: Begin) -> None:
+        letter = self._desk.intake.begin()
+        self._message = _Message(letter=letter, sender=step.sender, recips=step.recips)
+        client = self._client
+        letter.write(
+            render_smtp_received(
+                address=client.address.encode(),
+                host=client.host,
+                info=self._talk.login or client.info,
+                helo=step.helo,
+                local=self._desk.me,
+                protocol=step.protocol,
+                now=clock.now(),
+            )
+        )
+        self._out.append(replies.GO_AHEAD)
+
+    def _abandon(self) -> None:
+        message, self._message = self._message, None
+        if message is not None:
+            message.letter.abort()
+
+    async def _finish(self) -> None:
+        message, self._message = self._message, None
+        assert message is not None
+        queued = await message.letter.commit(message.sender, message.recips)
+        outcome, text = explain(queued.code)
+        if outcome is Outcome.SUCCESS:
+            self._out.append(b"250 2.0.0 ok %d qp %d\r\n" % (clock.now(), queued.qp))
+        else:
+            code = 554 if outcome is Outcome.FAILURE else 451
+            self._out.append(replies.reply(code, text))
+
+    # Logins
+
+    async def _log_in(self, step: LogIn) -> None:
+        given = step.credentials
+        login = Login(
+            proof=Proof.PASS,
+            name=given.name,
+            secret=given.secret,
+            client=self._client.address.encode(),
+        )
+        match await self._desk.verify(login):
+            case LoginOutcome.OPEN:
+                answer = self._talk.logged_in(given.name)
+            case LoginOutcome.REFUSED:
+                answer = self._talk.logged_in(None, replies.LOGIN_REFUSED)
+            case LoginOutcome.TOO_SOON:
+                answer = Bye(text=replies.LOGIN_TOO_SOON)
+            case LoginOutcome.TEMPORARY:
+                answer = self._talk.logged_in(None, replies.LOGIN_TEMPORARY)
+        await self._do(answer)
+
+    # Bytes
+
+    async def _read(self) -> bytes:
+        """What the client says next. Raises: _Ended at its end.
+
+        A command has to be complete, and a piece of a message has to come, within
+        the time limit.
+        """
+        if self._is_told or self._message is not None:
+            self._is_told = False
+            self._reset_timeout(self._desk.timeout_s)
+        while True:
+            data = await self._reader.read(READ_MAX)
+            if not data:
+                raise _Ended
+            if self._tls is None:
+                return data
+            plain = self._decrypt(self._tls, data)
+            if plain:
+                return plain
+            if self._tls.is_ended:
+                raise _Ended
+
+    async def _handshake(self) -> bytes:
+        """Go on inside TLS; what came there already. Raises: _Ended.
+
+        What was sent in the clear ahead of it breaks the handshake.
+        """
+        context = self._desk.context
+        if context is None:
+            raise _Ended  # control/servercert.pem has gone since the greeting
+        self._reset_timeout(_HANDSHAKE_S)
+        self._tls = tls = TlsBytes(context)
+        plain = b""
+        while not tls.is_open:
+            data = await self._reader.read(READ_MAX)
+            if not data:
+                raise _Ended
+            plain = self._decrypt(tls, data)
+        self._talk.secured()
+        return plain
+
+    def _decrypt(self, tls: TlsBytes, data: bytes) -> bytes:
+        """The plain text of it. Raises: RemoteProtocolError."""
+        try:
+            return tls.feed(data)
+        finally:
+            self._writer.write(tls.output())
+
+    async def _flush(self) -> None:
+        """Send what waits; wait for a client that does not read."""
+        if self._out:
+            self._write_out()
+            await self._writer.drain()
+
+    def _write_out(self) -> None:
+        data = b"".join(self._out)
+        self._out.clear()
+        if self._tls is not None:
+            if not self._tls.is_open:
+                return
+            self._tls.send(data)
+            data = self._tls.output()
+        self._writer.write(data)
+
+    def _hang_up(self) -> None:
+        """Say what is left to say, and close."""
+        transport = self.transport
+        if transport is None or self._linger is not None:
+            return
+        self._write_out()
+        if self._tls is not None and self._tls.is_open:
+            self._tls.close()
+            self._writer.write(self._tls.output())
+        # A client that does not read must not keep the connection.
+        self._linger = self.loop.call_later(_LINGER_S, self.abort)
+        transport.close()
+
+    def abort(self) -> None:
+        """Cut the client off."""
+        if isinstance(self.transport, asyncio.Transport):
+            self.transport.abort()
+
+
+def _number(digits: bytes) -> int:
+    """As scan_ulong: what is no number is 0, no limit."""
+    return int(digits) if digits.isdigit() else 0
