@@ -9,16 +9,15 @@ Source: qmail-queue(8), qmail-queue.c main(); queue_layout.md.
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from qsend.cli.options import teach, wants_help
 from qsend.core.errors import QsendError
-from qsend.formats.injection import CHUNK_MAX
 from qsend.formats.queueexit import QueueExit
 from qsend.formats.todo import EnvelopeReader
 from qsend.sysio.home import find_home
 from qsend.sysio.queueclient import QueueClient, QueueStopped
+from qsend.sysio.queueinput import copy, set_signals
 
 _HELP = """\
 usage: qmail-queue < message 1< envelope
@@ -29,20 +28,6 @@ nothing; exit code 0 means that the message is durable, 11 to 40 that it is refu
 any other that it may be taken later. People and scripts use qmail-inject or sendmail.
 """
 
-DEATH_S = 86400
-"""How long one run may take (qmail-queue.c DEATH)."""
-
-_IGNORED = (
-    signal.SIGPIPE,
-    signal.SIGVTALRM,
-    signal.SIGPROF,
-    signal.SIGQUIT,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGXCPU,
-    signal.SIGXFSZ,
-)
-
 
 def main(argv: Sequence[str]) -> int:
     """Queue what descriptors 0 and 1 hold; the answer is the exit code of 1.6.
@@ -52,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     if wants_help(argv):
         return teach(_HELP)
     del argv
-    _set_signals()
+    set_signals()
     try:
         with QueueClient(find_home(None, os.environ)) as client:
             return _run(client)
@@ -65,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(client: QueueClient) -> int:
-    if not _copy(0, client.message):
+    if not copy(0, client.message):
         return QueueExit.READ
     reader = EnvelopeReader()
 
@@ -76,32 +61,7 @@ def _run(client: QueueClient) -> int:
             raise QueueStopped(reader.error)
         client.envelope(data)
 
-    if not _copy(1, take, lambda: reader.is_complete) or not reader.is_complete:
+    if not copy(1, take, lambda: reader.is_complete) or not reader.is_complete:
         return QueueExit.READ
     client.commit()
     return QueueExit.QUEUED
-
-
-def _copy(
-    fd: int,
-    take: Callable[[bytes], None],
-    is_enough: Callable[[], bool] = lambda: False,
-) -> bool:
-    """Give all bytes of `fd` to `take`; false when it cannot be read."""
-    while not is_enough():
-        try:
-            data = os.read(fd, CHUNK_MAX)
-        except OSError:
-            return False
-        if not data:
-            break
-        take(data)
-    return True
-
-
-def _set_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for signum in _IGNORED:
-        signal.signal(signum, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, lambda _signum, _frame: os._exit(QueueExit.TIMEOUT))
-    signal.alarm(DEATH_S)

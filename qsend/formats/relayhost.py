@@ -35,9 +35,17 @@ def parse_relayhost(content: bytes) -> RelayHost:
     """
     lines = (line.strip() for line in content[:RELAYHOST_MAX].split(b"\n"))
     first = next((line for line in lines if line and line[:1] != b"#"), b"")
-    found = _FORM.fullmatch(first)
+    found = parse_host(first)
+    if found is None:
+        raise PermFail("RELAYHOST names no host; expected host or host:port")
+    return found
+
+
+def parse_host(text: bytes) -> RelayHost | None:
+    """The host that one line names, None when it is none."""
+    found = _FORM.fullmatch(text)
     port = int(found["port"]) if found and found["port"] else None
     if found is None or port == 0 or (port or 0) > 65535:
-        raise PermFail("RELAYHOST names no host; expected host or host:port")
+        return None
     host = found["bracketed"] or found["name"] or found["v6"]
     return RelayHost(host=host, port=port)

@@ -63,6 +63,18 @@ def read_users(home: str, name: str) -> bytes | None:
     return _read_bounded(os.path.join(home, "users", name), FILE_MAX)
 
 
+def is_null_client(home: str) -> bool:
+    """Whether bin/qmail-queue is a link to qmail-qmqpc: no queue is kept here.
+
+    Source: qmail's mini-qmail, qmail-qmqpc(8).
+    """
+    try:
+        target = os.readlink(f"{home}/bin/qmail-queue")
+    except OSError:
+        return False
+    return os.path.basename(target) == "qmail-qmqpc"
+
+
 def _read_bounded(path: str, limit: int) -> bytes | None:
     try:
         with open(path, "rb") as file:

@@ -21,6 +21,7 @@ from qsend.formats.frames import PACKET_MAX, frame, split
 from qsend.formats.injection import CHUNK_MAX, HANDOVER
 from qsend.formats.queueexit import explain
 from qsend.formats.todo import render_wire
+from qsend.sysio.home import is_null_client
 from qsend.sysio.queueclient import (
     CONNECT_S,
     QueueClient,
@@ -49,9 +50,10 @@ def inject(
 
     $QMAILQUEUE in `environ` names a program to be run instead (started in
     `home`, with `environ`; qp is its pid). Otherwise the enqueue process of
-    `home` is asked. If nobody listens, a setuid bin/qmail-queue, which is qmail's
-    own and not ours, is run the same way; root and the queue's owner write the
-    queue themselves; anybody else waits up to `connect_s` seconds for enqueue.
+    `home` is asked. A bin/qmail-queue that is a link to qmail-qmqpc is run the same
+    way; if nobody listens, so is a setuid one, which is qmail's own and not ours.
+    Else root and the queue's owner write the queue themselves; anybody else waits up
+    to `connect_s` seconds for enqueue.
 
     Args:
         chunks: the message in pieces of any size; its exceptions pass through
@@ -92,12 +94,15 @@ def open_queue(
 
 
 def _classic_program(home: str) -> str | None:
-    """qmail's own qmail-queue, where its qmail-send works the queue; or None.
+    """A bin/qmail-queue that is not ours and to be run, or None.
 
-    A classic qmail-send has no enqueue process, and delivers by our qmail-local
-    or has mail from our qmail-inject only if these use what it came with.
+    A link to qmail-qmqpc hands all mail on: there is no queue. A classic qmail-send
+    has no enqueue process, and delivers by our qmail-local or has mail from our
+    qmail-inject only if these use what it came with.
     """
     path = f"{home}/bin/qmail-queue"
+    if is_null_client(home):
+        return path
     try:
         is_ours = not os.stat(path).st_mode & stat.S_ISUID
     except OSError:
