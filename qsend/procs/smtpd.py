@@ -21,32 +21,24 @@ from collections.abc import Mapping
 
 from qsend.core import logline
 from qsend.core.access import Access, Client
-from qsend.core.errors import ConfigError, RemoteProtocolError, TempFail
-from qsend.core.lookups import Login, YesNo
-from qsend.core.relay import (
-    Refused,
-    Taken,
-    judge_existence,
-    relay_warning,
-    settle,
-)
-from qsend.core.repeats import Repeats
+from qsend.core.errors import ConfigError, RemoteProtocolError
+from qsend.core.lookups import Login
+from qsend.core.relay import Refused, Taken, judge_existence
 from qsend.core.smtpdsteps import Judge, ServerRules
 from qsend.formats.accesscontrols import parse_access
 from qsend.formats.control import parse_controls
 from qsend.formats.listeners import Listener
 from qsend.formats.loginwire import LoginOutcome
 from qsend.formats.smtpdcontrols import LISTEN, SmtpdSettings, parse_smtpd
-from qsend.sysio import aioprocess, clock
-from qsend.sysio.accessfile import AccessFile
+from qsend.sysio import aioprocess
 from qsend.sysio.admission import Admission
 from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.asklines import LoginLine, LookupLine
 from qsend.sysio.boot import Boot
 from qsend.sysio.dns import Dns
+from qsend.sysio.gatekeeper import Gatekeeper
 from qsend.sysio.intakeline import IntakeLine
 from qsend.sysio.localaddrs import OwnAddresses
-from qsend.sysio.morehosts import MoreHosts
 from qsend.sysio.parent import Parent
 from qsend.sysio.rbl import BlockLists
 from qsend.sysio.smtpdclient import SmtpdClient
@@ -55,7 +47,6 @@ from qsend.sysio.tls import server_context
 TITLE = "qmail-smtpd: qsend"
 _FDS_SPARE = 600
 """Descriptors for wires, listeners, the loop and questions to DNS servers."""
-_EXECUTES = b"QMAILQUEUE"
 
 
 class Smtpd:
@@ -65,7 +56,7 @@ class Smtpd:
         self,
         boot: Boot,
         loop: asyncio.AbstractEventLoop,
-        access: AccessFile,
+        gate: Gatekeeper,
         own: OwnAddresses,
     ) -> None:
         # A connection may break while it is set up.
@@ -74,10 +65,8 @@ class Smtpd:
         self._loop = loop
         self._siblings = boot.siblings
         self._is_first = boot.role == "smtpd0"
-        self._access = access
+        self._gate = gate
         self._own = own
-        self._more = MoreHosts(boot.home)
-        self._repeats = Repeats()
         self._admission: Admission[SmtpdClient] = Admission(1, 1)
         self._dns = Dns(boot.controls.resolvers)
         self._lists = BlockLists(self._dns)
@@ -129,16 +118,7 @@ class Smtpd:
 
     def lets_in(self, client: Client) -> Access | None:
         """What the access rules say; None when they cannot be read."""
-        try:
-            access = self._access.judge(client)
-        except TempFail as exc:
-            self.note(str(exc))
-            return None
-        if _EXECUTES in access.variables:
-            # Leaving a filter out would be worse than no mail.
-            self.note("control/tcp.smtp.cdb: QMAILQUEUE needs bin/qmail-smtpd")
-            return None
-        return access
+        return self._gate.lets_in(client)
 
     def enter(self, client: SmtpdClient) -> bool:
         """Whether there is room for one more, in all and from its network."""
@@ -156,8 +136,7 @@ class Smtpd:
 
     def note(self, text: str) -> None:
         """Tell the operator, the same thing not too often."""
-        if self._repeats.is_news(text, clock.mono()):
-            os.write(2, logline.warning(f"qmail-smtpd: {text}"))
+        self._gate.note(text)
 
     def has_lists(self) -> bool:
         """Whether there are block lists to be asked."""
@@ -179,11 +158,7 @@ class Smtpd:
         if isinstance(asked.verdict, Taken):
             verdict = asked.verdict
         else:
-            listed: YesNo = self._more.lists(asked.verdict.host)
-            answers = [listed]
-            if listed is not True and self._has_database:
-                answers.append(await self._lookup.rcpthost(asked.verdict.host))
-            verdict = settle(asked.verdict, *answers)
+            verdict = await self._gate.settle(asked.verdict, self._lookup)
         if asked.checks and isinstance(verdict, Taken):
             return judge_existence(verdict, await self._lookup.exists(verdict.recip))
         return verdict
@@ -212,7 +187,7 @@ class Smtpd:
         except ConfigError as exc:  # start checked them: a surprise
             os.write(2, logline.warning(f"qmail-smtpd: keeping controls: {exc}"))
             return
-        self._access.forget()
+        self._gate.forget()
 
     def _configure(self, files: Mapping[str, bytes], generation: int) -> None:
         """Raises: ConfigError; then nothing has changed."""
@@ -236,23 +211,14 @@ class Smtpd:
             checks_recipients=settings.checks_recipients,
         )
         self._has_lists = bool(access.rbl)
-        self._has_database = controls.has_sql
+        self._gate.has_database = controls.has_sql
         self._lists.configure(access.rbl, access.rbl_deadline_s)
         self._dns.set_resolvers(controls.resolvers)
         self._admission.sessions_max = math.ceil(settings.sessions_max / self._siblings)
         self._admission.per_network = settings.sessions_per_address
         self._settings = settings
         if self._is_first:
-            self._warn()
-
-    def _warn(self) -> None:
-        warning = relay_warning(
-            self.rules.relay,
-            has_more=self._more.is_there(),
-            has_database=self._has_database,
-        )
-        if warning is not None:
-            os.write(2, logline.warning(f"qmail-smtpd: {warning}"))
+            self._gate.warn(access.relay)
 
 
 def main(boot: Boot) -> int:
@@ -262,10 +228,9 @@ def main(boot: Boot) -> int:
     """
     settings = parse_smtpd(boot.files, boot.controls.me)
     aioprocess.begin(TITLE, settings.sessions_max + _FDS_SPARE)
-    access, own = AccessFile.of_service(boot.home, "smtp"), OwnAddresses()
-    # morercpthosts.cdb is in the same directory.
-    loop = aioprocess.confine(boot.accounts.qmaild, "smtpd", access.directories)
-    smtpd = Smtpd(boot, loop, access, own)
+    gate, own = Gatekeeper(boot.home, "smtp"), OwnAddresses()
+    loop = aioprocess.confine(boot.accounts.qmaild, "smtpd", gate.directories)
+    smtpd = Smtpd(boot, loop, gate, own)
     loop.run_until_complete(smtpd.listen(boot))
     loop.run_forever()
     smtpd.close()
