@@ -10,10 +10,12 @@ import os
 import smtplib
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pwd import getpwnam
 from types import TracebackType
 
 from tests.tree.harness import HOST, Tree
@@ -67,8 +69,10 @@ class SmtpTree:
 class Raw:
     """A client that sends what it likes."""
 
-    def __init__(self, port: int) -> None:
-        self.sock: socket.socket = socket.create_connection(("127.0.0.1", port), WAIT_S)
+    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+        self.sock: socket.socket = socket.create_connection(
+            ("127.0.0.1", port), WAIT_S, (source, 0)
+        )
         self._stream = self.sock.makefile("rb")
         self.greeting = self.line()
 
@@ -133,6 +137,24 @@ class Raw:
         self.sock = context.wrap_socket(self.sock)
         self._stream.close()
         self._stream = self.sock.makefile("rb")
+
+
+@contextmanager
+def tcpserver(smtp: SmtpTree, *options: str) -> Iterator[int]:
+    """bin/qmail-smtpd under Debian's tcpserver, as qmaild; the port."""
+    entry = getpwnam("qmaild")
+    command = [
+        "tcpserver", "-1", "-H", "-R", "-l", "here.example", "-c", "400", "-b", "100",
+        "-u", str(entry.pw_uid), "-g", str(entry.pw_gid), *options, "127.0.0.1", "0",
+        str(smtp.tree.home / "bin/qmail-smtpd"),
+    ]  # fmt: skip
+    environ = {"PATH": os.environ["PATH"]}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environ) as server:
+        assert server.stdout is not None
+        try:
+            yield int(server.stdout.readline())
+        finally:
+            server.terminate()
 
 
 def set_up(tree: Tree, pem: tuple[Path, bytes], ports: list[int]) -> SmtpTree:

@@ -5,11 +5,14 @@ Source: RFC 5321, RFC 2034; qmail-smtpd.c.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from qsend.core.relay import RelayRules, Taken, Unlisted
 from qsend.core.smtpdauth import Credentials
+
+DIGITS_MAX = 20
+"""No more are a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,14 @@ class Peer:
     offers_tls: bool = False
     offers_login: bool = False
     must_log_in: bool = False
+
+
+def databytes_of(variables: Mapping[bytes, bytes]) -> int | None:
+    """What $DATABYTES says; what is no number is no limit (scan_ulong)."""
+    digits = variables.get(b"DATABYTES")
+    if digits is None:
+        return None
+    return int(digits) if digits.isdigit() and len(digits) < DIGITS_MAX else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

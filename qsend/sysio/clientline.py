@@ -24,6 +24,10 @@ class ClientGone(Exception):
     """The client has closed the line, or was silent for too long."""
 
 
+class ClientSilent(ClientGone):
+    """It was silent for too long, or does not take what it is told."""
+
+
 class ClientLine:
     """Reads and writes; the descriptors stay the caller's."""
 
@@ -88,4 +92,4 @@ class ClientLine:
         poller.register(fd, mask)
         while not poller.poll(max(0.0, deadline_mono - clock.mono()) * 1000):
             if clock.mono() >= deadline_mono:
-                raise ClientGone
+                raise ClientSilent

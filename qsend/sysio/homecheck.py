@@ -24,9 +24,10 @@ from qsend.sysio.privilege import drop
 INJECTING = ("me", "defaultdomain", "defaulthost", "idhost", "plusdomain")
 """Controls that qmail-inject reads as whoever sends mail."""
 RECEIVING = (
-    "me", "badmailfrom", "databytes", "localiphost", "morercpthosts",
-    "morercpthosts.cdb", "rbl", "rcpthosts", "smtpgreeting", "timeoutrbl",
-    "timeoutsmtpd", *map(rules_name, SERVICES),
+    "me", "badmailfrom", "databytes", "envnoathost", "localiphost", "maxrecipients",
+    "maxsmtperrors", "morercpthosts", "morercpthosts.cdb", "percenthack", "rbl",
+    "rcpthosts", "recipientcheck", "smtpgreeting", "timeoutrbl", "timeoutsmtpd",
+    *map(rules_name, SERVICES),
 )  # fmt: skip
 """Controls that network services read as qmaild."""
 DELIVERING = (

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from qsend.core.errors import Fatal
 from qsend.core.model import Account
+from qsend.sysio.home import is_null_client
 
 PROGRAMS: Mapping[str, tuple[str, int]] = {
     "qsend": ("main", 0o755),
@@ -21,6 +22,7 @@ PROGRAMS: Mapping[str, tuple[str, int]] = {
     "mailq": ("sendmail", 0o755),
     "qmail-inject": ("qmail_inject", 0o755),
     "qmail-queue": ("qmail_queue", 0o755),
+    "qmail-qmqpc": ("qmail_qmqpc", 0o755),
     "qmail-qread": ("qmail_qread", 0o755),
     "qmail-qstat": ("qmail_qstat", 0o755),
     "qmail-local": ("qmail_local", 0o755),
@@ -40,6 +42,7 @@ PROGRAMS: Mapping[str, tuple[str, int]] = {
     "qmail-getpw": ("qmail_getpw", 0o755),
     "qmail-popup": ("qmail_popup", 0o755),
     "qmail-pop3d": ("qmail_pop3d", 0o755),
+    "qmail-smtpd": ("qmail_smtpd", 0o755),
     "checkpassword": ("checkpassword", 0o700),
     "splogger": ("splogger", 0o755),
     "config": ("config", 0o755),
@@ -128,6 +131,8 @@ def make_launchers(home: str, owner: Account) -> list[str]:
     kept = []
     for program, (_, mode) in PROGRAMS.items():
         path = os.path.join(home, "bin", program)
+        if program == "qmail-queue" and is_null_client(home):
+            continue
         try:
             if keep_other(path, _MARK.encode()):
                 kept.append(program)

@@ -4,7 +4,7 @@ aiosmtpd has the stream, its back-pressure, the time limit and the PROXY header;
 is said is core/smtpd.py's, because messages are streamed, addresses are bytes, and
 pipelined commands are answered together. One task serves the connection from its
 first byte to its last; nothing is started per message.
-Source: docs/adr/0006-aiosmtpd-without-its-commands.md; aiosmtpd.smtp.
+Source: docs/adr/0007-aiosmtpd-without-its-commands.md; aiosmtpd.smtp.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from qsend.core.smtpdsteps import (
     ServerRules,
     StartTls,
     Step,
+    databytes_of,
 )
 from qsend.formats.listeners import Listener
 from qsend.formats.loginwire import LoginOutcome
@@ -217,12 +218,11 @@ class SmtpdClient(SMTP):
 
     def _peer(self, access: Access) -> Peer:
         variables = access.variables
-        databytes = variables.get(b"DATABYTES")
         is_submission = SUBMISSION in self._listener.words
         has_tls = self._desk.context is not None
         return Peer(
             relay_suffix=variables.get(b"RELAYCLIENT"),
-            databytes=_number(databytes) if databytes is not None else None,
+            databytes=databytes_of(variables),
             is_screened=is_submission
             or not (self._desk.has_lists() or b"RBLSMTPD" in variables),
             offers_tls=has_tls and not self._listener.is_tls,
@@ -417,8 +417,3 @@ class SmtpdClient(SMTP):
         """Cut the client off."""
         if isinstance(self.transport, asyncio.Transport):
             self.transport.abort()
-
-
-def _number(digits: bytes) -> int:
-    """As scan_ulong: what is no number is 0, no limit."""
-    return int(digits) if digits.isdigit() else 0

@@ -67,7 +67,7 @@ def check(home: Path, capsys: pytest.CaptureFixture[str]) -> Check:
 def test_good_home_has_no_fault(check: Check, home: Path) -> None:
     code, lines = check()
     assert (code, lines[-1]) == (0, f"{home}: all is well")
-    confined = "remote lookup clean enqueue send pop3d popsession"
+    confined = "remote lookup clean enqueue send smtpd pop3d popsession"
     assert lines[0].startswith(f"sandbox: {confined}: ")
     assert lines[1].startswith("sandbox: login: ")
     assert lines[2].startswith("sandbox: start lspawn local: none")
@@ -330,6 +330,7 @@ def test_answer_as_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert set(told["sandbox"]) == {
         "clean", "enqueue", "login", "lookup", "pop3d", "popsession", "remote", "send",
+        "smtpd",
     }  # fmt: skip
     assert told["sandbox"]["remote"] == sandbox.features()
 

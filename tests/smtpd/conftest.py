@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.pop.conftest import free_ports, mailbox, pem
-from tests.smtpdtree import SmtpTree, set_up
+from tests.smtpdtree import SmtpTree, set_up, tcpserver
 from tests.tree.conftest import installation, login
 from tests.tree.harness import Installation, Tree
 
@@ -25,6 +25,19 @@ def unstarted(
         tree.maildir()
         tree.alias("box", "./Maildir/\n")
         yield made
+
+
+@pytest.fixture(params=["listener", "tcpserver"])
+def both(
+    request: pytest.FixtureRequest, unstarted: SmtpTree
+) -> Iterator[tuple[SmtpTree, int]]:
+    """The tree, running, and a port: smtpd's own, or that of qmail-smtpd."""
+    unstarted.start()
+    if request.param == "listener":
+        yield unstarted, unstarted.port
+        return
+    with tcpserver(unstarted) as port:
+        yield unstarted, port
 
 
 @pytest.fixture

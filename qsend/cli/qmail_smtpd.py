@@ -1,0 +1,274 @@
+"""qmail-smtpd: take mail by SMTP on descriptors 0 and 1, under tcpserver or inetd.
+
+Who the client is and what it may is in the environment: TCPREMOTEIP, TCPREMOTEHOST,
+TCPREMOTEINFO, TCPLOCALHOST, TCPLOCALIP, RELAYCLIENT, DATABYTES, QMAILQUEUE. Exit code
+0 after QUIT, 1 when the client went otherwise or the controls cannot be read.
+Source: qmail-smtpd(8), qmail-smtpd.c. Unlike it: a missing control/rcpthosts takes
+mail for nobody, and recipients are judged under the address that percenthack makes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Container, Iterator, Sequence
+
+from qsend.cli.options import teach, wants_help
+from qsend.core import smtpdreplies as replies
+from qsend.core.errors import PermFail, QsendError, TempFail
+from qsend.core.lookups import YesNo
+from qsend.core.relay import Refused, Taken, judge_existence, settle
+from qsend.core.smtpd import Dialogue
+from qsend.core.smtpdsteps import (
+    Abandon,
+    Begin,
+    Bye,
+    Chunk,
+    Finish,
+    Judge,
+    Peer,
+    Say,
+    ServerRules,
+    Step,
+    databytes_of,
+)
+from qsend.core.users import Trouble
+from qsend.formats.accesscontrols import parse_access
+from qsend.formats.control import Controls, parse_controls
+from qsend.formats.smtpdcontrols import SmtpdSettings, parse_smtpd
+from qsend.formats.smtpreceived import render_smtp_received
+from qsend.sysio import clock
+from qsend.sysio.clientline import ClientGone, ClientLine, ClientSilent
+from qsend.sysio.home import find_home, read_control
+from qsend.sysio.lookupclient import LookupClient, is_asked
+from qsend.sysio.mailqueue import inject
+from qsend.sysio.morehosts import MoreHosts
+from qsend.sysio.stderr import ensure_stderr
+
+CONTROLS = (
+    "me", "badmailfrom", "databytes", "envnoathost", "localiphost", "maxrecipients",
+    "maxsmtperrors", "percenthack", "rcpthosts", "recipientcheck", "smtpgreeting",
+    "timeoutsmtpd",
+)  # fmt: skip
+_GONE = 1
+_FIRST_S = 60.0
+"""How long a client may take a refusal before the controls say how long."""
+
+_HELP = """\
+usage: qmail-smtpd
+
+Takes mail by SMTP on descriptors 0 and 1. Run it under tcpserver, as the user qmaild:
+
+  tcpserver -x /etc/tcp.smtp.cdb -u qmaild -g nofiles 0 smtp qmail-smtpd
+"""
+
+
+class _OwnAddresses(Container[str]):
+    """This machine's addresses, found out only if a client names one."""
+
+    def __contains__(self, address: object) -> bool:
+        # Almost no run needs it, and it loads more than all the rest.
+        module = importlib.import_module("qsend.sysio.localaddrs")
+        try:
+            return address in module.own_addresses()
+        except TempFail:
+            return False
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve one client; the exit code."""
+    if wants_help(argv):
+        return teach(_HELP)
+    ensure_stderr()
+    try:
+        session = _open(find_home(None, os.environ))
+    except QsendError as exc:
+        _complain(str(exc))
+        return _refuse()
+    try:
+        return session.run()
+    except ClientSilent:
+        session.line.write(replies.TIMEOUT)
+        return session.leave()
+    except ClientGone:
+        return _GONE
+    except Exception as exc:  # noqa: BLE001 - the outermost frame
+        _complain(repr(exc))
+        session.line.write(b"451 4.3.0 internal trouble (#4.3.0)\r\n")
+        return session.leave()
+    finally:
+        session.line.close()
+
+
+def _open(home: str) -> _Session:
+    """Raises: TempFail, ConfigError."""
+    found = {name: read_control(home, name) for name in CONTROLS}
+    files = {name: content for name, content in found.items() if content is not None}
+    # Which domains are local is nobody's business here.
+    controls = parse_controls({"locals": b"", **files})
+    settings = parse_smtpd(files, controls.me)
+    if not settings.greeting:
+        raise TempFail("there is neither control/smtpgreeting nor control/me")
+    return _Session(home, files, controls, settings)
+
+
+def _refuse() -> int:
+    line = ClientLine(0, 1, _FIRST_S)
+    try:
+        line.write(replies.UNREADABLE)
+        line.flush()
+    except ClientGone:
+        pass
+    finally:
+        line.close()
+    return _GONE
+
+
+def _complain(words: str) -> None:
+    if not os.path.sameopenfile(1, 2):  # inetd gives the connection as 2, too
+        os.write(2, f"qmail-smtpd: {words}\n".encode("utf-8", "backslashreplace"))
+
+
+class _Stop(Exception):
+    """A message ends without being queued; `step` says what follows."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
+
+
+class _Session:
+    """One client."""
+
+    def __init__(
+        self,
+        home: str,
+        files: dict[str, bytes],
+        controls: Controls,
+        settings: SmtpdSettings,
+    ) -> None:
+        self.line = ClientLine(0, 1, settings.timeout_s)
+        self._home = home
+        self._more = MoreHosts(home)
+        environ = os.environb
+        rules = ServerRules(
+            greeting=settings.greeting,
+            relay=parse_access(files, controls).relay,
+            own=_OwnAddresses(),
+            databytes=settings.databytes,
+            recipients_max=settings.recipients_max,
+            errors_max=settings.errors_max,
+            checks_recipients=settings.checks_recipients,
+        )
+        peer = Peer(
+            relay_suffix=environ.get(b"RELAYCLIENT"), databytes=databytes_of(environ)
+        )
+        self._talk = Dialogue(rules, peer)
+
+    def run(self) -> int:
+        """Serve until the client goes. Raises: ClientGone."""
+        self.line.write(self._talk.greeting)
+        while True:
+            step = self._next()
+            if isinstance(step, Begin):
+                step = self._take(step)
+            if isinstance(step, Judge):
+                step = self._talk.judged(self._judge(step))
+            assert isinstance(step, Say | Bye)  # nothing else is offered
+            self.line.write(step.text)
+            if isinstance(step, Bye):
+                self.line.flush()
+                return 0 if step.text.startswith(b"221") else _GONE
+
+    def leave(self) -> int:
+        """Say the last words, if the client still takes them; the exit code."""
+        try:
+            self.line.flush()
+        except ClientGone:
+            pass
+        return _GONE
+
+    def _next(self) -> Step:
+        while (step := self._talk.next()) is None:
+            self._talk.feed(self.line.read())
+        return step
+
+    # Recipients
+
+    def _judge(self, asked: Judge) -> Taken | Refused:
+        verdict: Taken | Refused
+        if isinstance(asked.verdict, Taken):
+            verdict = asked.verdict
+        else:
+            answers = [self._more.lists(asked.verdict.host)]
+            if answers[0] is not True:
+                answers.append(self._database_lists(asked.verdict.host))
+            verdict = settle(asked.verdict, *answers)
+        if asked.checks and isinstance(verdict, Taken):
+            return judge_existence(verdict, self._exists(verdict.recip))
+        return verdict
+
+    def _database_lists(self, host: bytes) -> YesNo:
+        try:
+            if not is_asked(self._home):
+                return False
+            with LookupClient(self._home) as lookup:
+                return lookup.rcpthost(host)
+        except TempFail as exc:
+            return _trouble(exc)
+
+    def _exists(self, address: bytes) -> YesNo:
+        try:
+            with LookupClient(self._home) as lookup:
+                return lookup.exists(address)
+        except TempFail as exc:
+            return _trouble(exc)
+
+    # Messages
+
+    def _take(self, begin: Begin) -> Step:
+        """Queue a message; what to say then. Raises: ClientGone."""
+        self.line.write(replies.GO_AHEAD)
+        pieces = self._pieces(begin)
+        try:
+            qp = inject(self._home, pieces, begin.sender, begin.recips, os.environ)
+        except _Stop as stop:
+            return stop.step
+        except (PermFail, TempFail) as exc:
+            try:
+                for _ in pieces:
+                    pass  # the client says all before it listens
+            except _Stop as stop:
+                return stop.step
+            code = 554 if isinstance(exc, PermFail) else 451
+            return Say(text=replies.reply(code, str(exc)))
+        return Say(text=b"250 2.0.0 ok %d qp %d\r\n" % (clock.now(), qp))
+
+    def _pieces(self, begin: Begin) -> Iterator[bytes]:
+        """The message as it comes. Raises: _Stop when it is not taken, ClientGone."""
+        environ = os.environb
+        local = environ.get(b"TCPLOCALHOST") or environ.get(b"TCPLOCALIP")
+        yield render_smtp_received(
+            address=environ.get(b"TCPREMOTEIP") or b"unknown",
+            host=environ.get(b"TCPREMOTEHOST"),
+            info=environ.get(b"TCPREMOTEINFO"),
+            helo=begin.helo,
+            local=local or b"unknown",
+            protocol=begin.protocol,
+            now=clock.now(),
+        )
+        while True:
+            match self._next():
+                case Chunk(data=data):
+                    yield data
+                case Finish():
+                    return
+                case Abandon():
+                    continue
+                case step:
+                    raise _Stop(step)
+
+
+def _trouble(exc: TempFail) -> Trouble:
+    _complain(str(exc))
+    return Trouble(text=str(exc).encode("utf-8", "backslashreplace"))
