@@ -28,6 +28,8 @@ RESULT = b"="
 """enqueue to client; body: u32 stream, u8 exit code, u64 qp."""
 QUEUED = b"q"
 """enqueue to send; body: u64 messid, any number of them."""
+PRESSURE = b"p"
+"""send to enqueue; body: u8, 1 when send has too much to take up, 0 when no more."""
 HANDOVER = b"v"
 """A new start to a detached enqueue, body empty; the answer is the same frame
 with the listening socket."""
@@ -85,6 +87,18 @@ def render_queued(messids: Sequence[MessId]) -> Iterator[bytes]:
     for at in range(0, len(messids), _QUEUED_MAX):
         part = messids[at : at + _QUEUED_MAX]
         yield frame(QUEUED, struct.pack(f"!{len(part)}Q", *part))
+
+
+def render_pressure(*, is_pressed: bool) -> bytes:
+    """The PRESSURE frame."""
+    return frame(PRESSURE, bytes((is_pressed,)))
+
+
+def parse_pressure(body: bytes) -> bool:
+    """Whether there is pressure. Raises: RemoteProtocolError."""
+    if body not in (b"\0", b"\1"):
+        raise RemoteProtocolError("PRESSURE body")
+    return body == b"\1"
 
 
 def parse_queued(body: bytes) -> list[MessId]:

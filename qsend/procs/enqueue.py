@@ -158,6 +158,7 @@ class Enqueue:
         def gone() -> None:
             if self._send is connection:
                 self._send = None
+                self._intake.is_pressed = False
 
         caller = callers.bounces(self._boot.accounts)
         connection = self._server.adopt(sock, caller, gone)

@@ -33,7 +33,6 @@ from qsend.core.operator import flush, resolve, restore
 from qsend.core.plan import Plan, Purpose
 from qsend.formats import injection, startwire
 from qsend.formats.control import parse_controls
-from qsend.formats.delivery import Report
 from qsend.formats.frames import HELLO
 from qsend.formats.sendcontrols import bounce_identity, routing, settings
 from qsend.sysio import clock, privilege, sandbox, schedule
@@ -51,6 +50,7 @@ from qsend.sysio.logsink import LogSink
 from qsend.sysio.loop import READ, Loop, Timer
 from qsend.sysio.parent import Parent
 from qsend.sysio.placeline import PlaceLine
+from qsend.sysio.pressure import Pressure
 from qsend.sysio.spawners import CLASSIC, Spawners
 from qsend.sysio.starter import Starter
 from qsend.sysio.sweeper import Sweeper
@@ -101,10 +101,11 @@ class Send:
         self.spawners = Spawners(
             self.loop,
             self.manager,
-            self._report,
+            lambda report: self.starter.report(report),
             self.spawner_lost,
             lambda: self._ask(startwire.ASK_ISOLATED),
         )
+        self.pressure = Pressure()
         self.bouncer = Bouncer(
             self.queue, lambda: bounce_identity(self.controls), log.say
         )
@@ -220,6 +221,7 @@ class Send:
             self.manager.fill(now, now_mono)
         self.spawners.remote.pump_suspects()
         self.bouncer.push()
+        self.pressure.measure(self.manager.backlog_size)
         self._say_status()
         self.sink.flush()
         self._arm(now, now_mono)
@@ -297,9 +299,6 @@ class Send:
     def _plan_done(self, plan: Plan) -> None:
         self.manager.plan_done(plan, clock.now())
 
-    def _report(self, report: Report) -> None:
-        self.starter.report(report)
-
     def _signalled(self, word: bytes) -> None:
         if word == startwire.SIGNAL_TERM:
             self.stop()
@@ -352,8 +351,11 @@ class Send:
 
     def _attach(self, name: str, sock: socket.socket) -> None:
         if name == "enqueue":
-            endpoint = Endpoint(self.loop, sock, self._from_enqueue, self._enqueue_lost)
+            endpoint = Endpoint(
+                self.loop, sock, self._from_enqueue, lambda _: self.bouncer.lost()
+            )
             self.bouncer.attach(endpoint)
+            self.pressure.attach(endpoint)
             self._scan()
         elif name == "lookup":
             self.places.attach(sock)
@@ -377,9 +379,6 @@ class Send:
             self.bouncer.answered(body)
         elif kind != HELLO:
             raise RemoteProtocolError(f"unexpected frame {kind!r} from enqueue")
-
-    def _enqueue_lost(self, _reason: str) -> None:
-        self.bouncer.lost()
 
     def _clean_line(self, boot: Boot) -> CleanLine | ClassicCleanLine:
         classic = self.wires.get("classic-clean")

@@ -61,6 +61,12 @@ class Server(Protocol):
     def closed(self, connection: Connection) -> None:
         """A connection is gone."""
 
+    def press(self, connection: Connection, *, is_pressed: bool) -> None:
+        """A client says that it has too much to take up, or no more.
+
+        Raises: RemoteProtocolError when it is not send.
+        """
+
     def hand_over(self, connection: Connection) -> None:
         """A client asks for the listening socket.
 
@@ -134,6 +140,9 @@ class Connection:
         self.last_mono = clock.mono()
         if kind == injection.HANDOVER:
             self._server.hand_over(self)
+            return
+        if kind == injection.PRESSURE:
+            self._server.press(self, is_pressed=injection.parse_pressure(body))
             return
         number, data = injection.parse_stream(body)
         if kind == injection.MESSAGE:

@@ -168,6 +168,15 @@ class InjectServer:
         on_close()
         self._check_drained()
 
+    def press(self, connection: Connection, *, is_pressed: bool) -> None:
+        """A client says that it has too much to take up, or no more.
+
+        Raises: RemoteProtocolError when it is not send.
+        """
+        if not connection.caller.is_exempt:
+            raise RemoteProtocolError("pressure from this peer")
+        self.intake.is_pressed = is_pressed
+
     def hand_over(self, connection: Connection) -> None:
         """A client asks for the listening socket.
 

@@ -21,6 +21,11 @@ from qsend.sysio import clock
 from qsend.sysio.callers import Caller
 from qsend.sysio.queuewriter import Draft, QueueTrouble, QueueWriter, trouble
 
+LAG_MAX_S = 10.0
+"""Syncs that take longer mean a disk that cannot keep up; a round takes milliseconds,
+and clients wait for minutes."""
+FILE_BYTES = 4096
+"""control/queueminfree counts so many bytes as one file that can be made."""
 SPACE_STEP = 1 << 20
 """Bytes of one message between two looks at the free space."""
 
@@ -58,6 +63,9 @@ class Intake:
         self.writer = writer
         self.committer = committer
         self.min_free = min_free
+        self.is_pressed = False
+        """Whether send has too many messages that it has not taken up."""
+        self._committed_mono: dict[Stream, float] = {}
         self._start_pid = start_pid
         self.on_queued = on_queued
         self.on_trouble = on_trouble
@@ -77,6 +85,43 @@ class Intake:
             raise QueueTrouble(
                 QueueExit.WRITE, f"control/queueminfree: {self.min_free} are not free"
             )
+
+    def check_room(self, caller: Caller) -> None:
+        """Whether one more message can be stored and worked on.
+
+        Raises: QueueTrouble: WRITE with too few files left to make, BUSY when send or
+            the disk is far behind.
+        """
+        problem = self._overload()
+        if problem is not None and not self.may_exceed(caller):
+            raise problem
+
+    def _overload(self) -> QueueTrouble | None:
+        # No changing numbers in the texts: the log tells the same thing once.
+        try:
+            files = self.writer.free_files()
+        except OSError as exc:
+            return trouble(QueueExit.WRITE, exc)
+        if files is not None and files < self.min_free // FILE_BYTES:
+            least = self.min_free // FILE_BYTES
+            text = f"control/queueminfree: the disk has no {least} files left"
+            return QueueTrouble(QueueExit.WRITE, text)
+        if self.is_pressed:
+            text = "qmail-send has too many messages that it has not taken up"
+            return QueueTrouble(QueueExit.BUSY, text)
+        since_mono = next(iter(self._committed_mono.values()), None)
+        if since_mono is not None and clock.mono() - since_mono > LAG_MAX_S:
+            text = f"the disk takes longer than {LAG_MAX_S:.0f} s to sync"
+            return QueueTrouble(QueueExit.BUSY, text)
+        return None
+
+    def committed(self, stream: Stream) -> None:
+        """It is complete, and now waits for the disk."""
+        self._committed_mono[stream] = clock.mono()
+
+    def settled(self, stream: Stream) -> None:
+        """It does not wait any more; harmless for one that did not."""
+        self._committed_mono.pop(stream, None)
 
 
 class State(Enum):
@@ -121,6 +166,7 @@ class Stream:
         """Open the message's file and write its Received line."""
         line = render_received(self.qp, self.caller.who, clock.now())
         try:
+            self._intake.check_room(self.caller)
             self._check_room(len(line), QueueExit.BUSY)
             self._draft = self._intake.writer.begin(line)
         except QueueTrouble as exc:
@@ -161,6 +207,7 @@ class Stream:
         except QueueTrouble as exc:
             self._trouble(exc)
             return
+        self._intake.committed(self)
         self._intake.committer.commit(files, dirs, self._publish)
 
     def abort(self) -> None:
@@ -172,6 +219,7 @@ class Stream:
     def fail(self, code: QueueExit) -> None:
         """Leave nothing behind and answer `code`."""
         is_committed = self.state is State.SYNCING
+        self._intake.settled(self)
         self.state = State.OVER if is_committed else State.ANSWERED
         self._discard()
         self._answer(self, code)
@@ -224,6 +272,7 @@ class Stream:
         self._draft = None
         self._share.end()
         self.state = State.OVER
+        self._intake.settled(self)
         self._intake.on_queued(draft.messid)
         self._answer(self, QueueExit.QUEUED)
 

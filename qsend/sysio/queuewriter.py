@@ -78,6 +78,12 @@ class QueueWriter:
         found = os.fstatvfs(self.todo_fd)
         return found.f_bavail * found.f_frsize
 
+    def free_files(self) -> int | None:
+        """Files that an ordinary account may still make; None where that is not
+        limited. Raises: OSError."""
+        found = os.fstatvfs(self.todo_fd)
+        return found.f_favail if found.f_files else None
+
     def begin(self, head: bytes) -> Draft:
         """A new message starting with `head` (its Received line).
 
