@@ -36,10 +36,9 @@ _LINE_MAX = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """The reply to the client, with its CR LF; `hangs_up`: and no more."""
+    """The reply to the client, with its CR LF; 421 ends the session."""
 
     text: bytes
-    hangs_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ Steps = Generator[Say | None, Heard | None, Verdict]
 
 REJECTED = Refusal(text=b"550 5.7.1 rejected by a mail filter (#5.7.1)\r\n")
 DEFERRED = Refusal(text=b"451 4.7.1 mail filter: try again later (#4.7.1)\r\n")
-SHUT_DOWN = Refusal(text=b"421 4.7.0 mail filter: goodbye\r\n", hangs_up=True)
+SHUT_DOWN = Refusal(text=b"421 4.7.0 mail filter: goodbye\r\n")
 
 _REPLY = re.compile(rb"([45][0-9]{2})(?:([ -])(.*))?")
 
@@ -74,7 +73,7 @@ def refusal_of(reply: Reply) -> Refusal:
     texts = [_shown(match[3] or b"") for match in found if match is not None]
     sent = [b"%b-%b\r\n" % (code, text) for text in texts[:-1]]
     sent.append(b"%b %b\r\n" % (code, texts[-1]))
-    return Refusal(text=b"".join(sent), hangs_up=code == b"421")
+    return Refusal(text=b"".join(sent))
 
 
 def _shown(text: bytes) -> bytes:

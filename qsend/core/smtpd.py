@@ -13,7 +13,6 @@ Source: RFC 5321, 1870, 2034, 2920, 3207, 4954, 6152, 6531; qmail-smtpd.c.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from qsend.core import smtpdreplies as replies
 from qsend.core.relay import (
@@ -35,9 +34,11 @@ from qsend.core.smtpdsteps import (
     Begin,
     Bye,
     Chunk,
+    Filter,
     Finish,
     Judge,
     LogIn,
+    Mail,
     Peer,
     Say,
     Screen,
@@ -48,14 +49,6 @@ from qsend.core.smtpdsteps import (
 
 FAILURES_MAX = 3
 """Refused logins of one connection."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Mail:
-    """One transaction."""
-
-    sender: bytes
-    recips: list[bytes] = field(default_factory=list)
 
 
 class _Body:
@@ -81,7 +74,7 @@ class Dialogue:
         self._lines = Lines()
         self._helo: bytes | None = None
         self._is_extended = False
-        self._mail: _Mail | None = None
+        self._mail: Mail | None = None
         self._body: _Body | None = None
         self._auth: AuthExchange | None = None
         self._pending: bytes | None = None
@@ -144,14 +137,40 @@ class Dialogue:
         self.peer.is_screened = True
         self.peer.blocked = blocked
 
-    def judged(self, verdict: Taken | Refused) -> Say | Bye:
+    def judged(self, verdict: Taken | Refused) -> Say | Bye | Filter:
         """What became of a recipient."""
         if isinstance(verdict, Refused):
             code = 550 if verdict.text == NO_MAILBOX else 553
             text = replies.reply(code if verdict.is_permanent else 451, verdict.text)
             return self._fault(text) if verdict.is_permanent else Say(text=text)
+        mail = self._mail
+        assert mail is not None
+        if not self.peer.is_filtered:
+            return self._take(mail, verdict.recip)
+        is_first, mail.is_filtered = not mail.is_filtered, True
+        return Filter(
+            sender=mail.sender,
+            parameters=mail.parameters,
+            recip=verdict.recip,
+            is_first=is_first,
+            helo=self._helo,
+        )
+
+    def filtered(self, asked: Filter, refusal: bytes | None) -> Say | Bye:
+        """The filters have nothing against a recipient; or this is their reply."""
         assert self._mail is not None
-        self._mail.recips.append(verdict.recip)
+        if refusal is None:
+            return self._take(self._mail, asked.recip)
+        return self.refused(refusal)
+
+    def refused(self, text: bytes) -> Say | Bye:
+        """The reply of a filter, which may be one that ends the session."""
+        if text.startswith(b"421"):
+            return Bye(text=text)
+        return self._fault(text) if text.startswith(b"5") else Say(text=text)
+
+    def _take(self, mail: Mail, recip: bytes) -> Say:
+        mail.recips.append(recip)
         return Say(text=replies.RECIPIENT_OK)
 
     # Commands
@@ -216,7 +235,9 @@ class Dialogue:
         )
         if refusal is not None:
             return self._fault(refusal)
-        self._mail = _Mail(sender=self._localised(argument.address))
+        self._mail = Mail(
+            sender=self._localised(argument.address), parameters=argument.words
+        )
         return Say(text=replies.SENDER_OK)
 
     def _localised(self, address: bytes) -> bytes:

@@ -30,6 +30,12 @@ class Argument:
     address: bytes
     parameters: Mapping[bytes, bytes] = field(default_factory=dict)
 
+    @property
+    def words(self) -> tuple[bytes, ...]:
+        """The parameters as words."""
+        pairs = self.parameters.items()
+        return tuple(b"%b=%b" % pair if pair[1] else pair[0] for pair in pairs)
+
 
 def parse_argument(text: bytes) -> Argument | None:
     """Address and parameters; None when that is no address or it is too long.

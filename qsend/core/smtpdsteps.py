@@ -6,7 +6,7 @@ Source: RFC 5321, RFC 2034; qmail-smtpd.c.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from qsend.core.relay import RelayRules, Taken, Unlisted
 from qsend.core.smtpdauth import Credentials
@@ -47,6 +47,19 @@ class Peer:
     offers_tls: bool = False
     offers_login: bool = False
     must_log_in: bool = False
+    is_filtered: bool = False
+    """Whether mail filters are asked."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Mail:
+    """One transaction; `parameters` are those of MAIL, as they came, upper case."""
+
+    sender: bytes
+    parameters: tuple[bytes, ...] = ()
+    recips: list[bytes] = field(default_factory=list)
+    is_filtered: bool = False
+    """Whether the filters have heard of it."""
 
 
 def databytes_of(variables: Mapping[bytes, bytes]) -> int | None:
@@ -102,6 +115,20 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Ask the mail filters about a recipient that is taken; then `filtered`.
+
+    `is_first`: of a message that they have not heard of.
+    """
+
+    sender: bytes
+    parameters: tuple[bytes, ...]
+    recip: bytes
+    is_first: bool
+    helo: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
     """A message begins: `protocol` is the word for its Received line."""
 
@@ -128,4 +155,16 @@ class Abandon:
     """Forget the message that was begun."""
 
 
-Step = Say | Bye | StartTls | LogIn | Screen | Judge | Begin | Chunk | Finish | Abandon
+Step = (
+    Say
+    | Bye
+    | StartTls
+    | LogIn
+    | Screen
+    | Judge
+    | Filter
+    | Begin
+    | Chunk
+    | Finish
+    | Abandon
+)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from qsend.core.errors import ConfigError, ConfigFault
+from qsend.core.errors import ConfigFault
 from qsend.core.smtpdpath import parse_argument
 from qsend.formats.control import lines
 
@@ -61,11 +61,10 @@ class Milter:
         return self.submission is None or self.submission is is_submission
 
 
-def parse_milters(files: Mapping[str, bytes]) -> tuple[Milter, ...]:
-    """The filters of a snapshot of control files. Raises: ConfigError."""
+def parse_milters(content: bytes, faults: list[ConfigFault]) -> tuple[Milter, ...]:
+    """The filters of the file, in order; what is wrong goes to `faults`."""
     found: list[Milter] = []
-    faults: list[ConfigFault] = []
-    for number, line in lines(files.get(MILTERS, b"")):
+    for number, line in lines(content):
         try:
             milter = _milter(line.decode("utf-8").split())
             if any(milter.name == other.name for other in found):
@@ -76,8 +75,6 @@ def parse_milters(files: Mapping[str, bytes]) -> tuple[Milter, ...]:
             faults.append(_fault(number, problem))
     if len(found) > _MOST:
         faults.append(_fault(0, f"more than {_MOST} lines"))
-    if faults:
-        raise ConfigError(faults)
     return tuple(found)
 
 

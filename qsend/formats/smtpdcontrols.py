@@ -20,6 +20,7 @@ from qsend.formats.listeners import (
     check_certificate,
     parse_listeners,
 )
+from qsend.formats.milters import MILTERS, Milter, parse_milters
 
 NUMBERS: Mapping[str, tuple[int, int, int]] = {
     "timeoutsmtpd": (1200, 0, 86400),
@@ -37,7 +38,7 @@ SUBMISSION = "submission"
 send."""
 GREETING = "smtpgreeting"
 PROXIES = "smtpproxies"
-SMTPD_FILES = frozenset({LISTEN, GREETING, PROXIES, CERTIFICATE, *NUMBERS})
+SMTPD_FILES = frozenset({LISTEN, GREETING, PROXIES, MILTERS, CERTIFICATE, *NUMBERS})
 """Names of the control files that SmtpdSettings is made of, besides me."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -62,6 +63,7 @@ class SmtpdSettings:
     errors_max: int = 20
     checks_recipients: bool = False
     proxies: tuple[Network, ...] = ()
+    milters: tuple[Milter, ...] = ()
     certificate: bytes = field(default=b"", repr=False)
 
     def is_proxy(self, address: str) -> bool:
@@ -96,6 +98,7 @@ def parse_smtpd(files: Mapping[str, bytes], me: bytes) -> SmtpdSettings:
     if listeners and not greeting:
         faults.append(_fault(GREETING, 0, "missing, and no control/me"))
     proxies = _networks(files.get(PROXIES, b""), faults)
+    milters = parse_milters(files.get(MILTERS, b""), faults)
     if faults:
         raise ConfigError(faults)
     return SmtpdSettings(
@@ -109,6 +112,7 @@ def parse_smtpd(files: Mapping[str, bytes], me: bytes) -> SmtpdSettings:
         errors_max=numbers["maxsmtperrors"],
         checks_recipients=bool(numbers["recipientcheck"]),
         proxies=proxies,
+        milters=milters,
         certificate=files.get(CERTIFICATE, b""),
     )
 

@@ -29,16 +29,18 @@ from qsend.formats.accesscontrols import parse_access
 from qsend.formats.control import parse_controls
 from qsend.formats.listeners import Listener
 from qsend.formats.loginwire import LoginOutcome
-from qsend.formats.smtpdcontrols import LISTEN, SmtpdSettings, parse_smtpd
+from qsend.formats.smtpdcontrols import LISTEN, SUBMISSION, SmtpdSettings, parse_smtpd
 from qsend.sysio import aioprocess
 from qsend.sysio.admission import Admission
 from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.asklines import LoginLine, LookupLine
 from qsend.sysio.boot import Boot
 from qsend.sysio.dns import Dns
+from qsend.sysio.filters import Filters
 from qsend.sysio.gatekeeper import Gatekeeper
 from qsend.sysio.intakeline import IntakeLine
 from qsend.sysio.localaddrs import OwnAddresses
+from qsend.sysio.milterpool import MilterPool
 from qsend.sysio.parent import Parent
 from qsend.sysio.rbl import BlockLists
 from qsend.sysio.smtpdclient import SmtpdClient
@@ -70,6 +72,8 @@ class Smtpd:
         self._admission: Admission[SmtpdClient] = Admission(1, 1)
         self._dns = Dns(boot.controls.resolvers)
         self._lists = BlockLists(self._dns)
+        self._home = boot.home
+        self._pool = MilterPool()
         self._settings = SmtpdSettings()
         self._certificate = b""
         self._configure(boot.files, boot.controls.generation)
@@ -106,6 +110,7 @@ class Smtpd:
             server.close()
         for client in self._admission.guests:
             client.abort()
+        self._pool.close()
         self._loop.run_until_complete(asyncio.sleep(0))
         if self._crash.failure is not None:
             raise self._crash.failure
@@ -141,6 +146,16 @@ class Smtpd:
     def has_lists(self) -> bool:
         """Whether there are block lists to be asked."""
         return self._has_lists
+
+    def filters(self, listener: Listener) -> Filters | None:
+        """New ones for a client of `listener`; None: it meets none."""
+        is_submission = SUBMISSION in listener.words
+        milters = self._settings.milters
+        met = [each for each in milters if each.serves(is_submission=is_submission)]
+        return Filters(self._home, met, self._pool, self._tell) if met else None
+
+    def _tell(self, text: str) -> None:
+        os.write(2, f"qmail-smtpd: {text}\n".encode("ascii", "backslashreplace"))
 
     async def screen(self, address: str, access: Access) -> bytes | None:
         """What the block lists say: the reply to a client that is blocked."""

@@ -19,6 +19,7 @@ from qsend.core.draft import FIELDS_MAX, HEADER_MAX, Draft, parse_header, render
 from qsend.core.errors import RemoteProtocolError, TempFail
 from qsend.core.milter import Discarded, Refusal, Steps, Talk, Verdict
 from qsend.core.milterfacts import ClientFacts, MailFacts
+from qsend.core.smtpdsteps import Filter
 from qsend.formats.crlf import Unix, network
 from qsend.formats.milter import CHUNK_MAX
 from qsend.formats.milters import Down, Milter
@@ -113,25 +114,20 @@ class Filters:
         self._spools: list[Spool] = []
         self._trouble: TempFail | None = None
 
-    async def recipient(
-        self,
-        client: ClientFacts,
-        sender: bytes,
-        parameters: tuple[bytes, ...],
-        recip: bytes,
-        *,
-        is_first: bool,
-    ) -> Refusal | None:
-        """Why one more recipient is not taken, if so; `is_first`: of a new message."""
-        if is_first:
+    async def recipient(self, client: ClientFacts, asked: Filter) -> Refusal | None:
+        """Why one more recipient is not taken, if so."""
+        if asked.is_first:
             self._ident = b"%x.%x.%x" % (clock.now(), os.getpid(), next(_numbers))
-        mail = MailFacts(ident=self._ident, sender=quote(sender), parameters=parameters)
+        mail = MailFacts(
+            ident=self._ident, sender=quote(asked.sender), parameters=asked.parameters
+        )
+        recip = quote(asked.recip)
 
         def steps(talk: Talk) -> Steps:
-            return talk.recipient(client, mail, quote(recip), is_first=is_first)
+            return talk.recipient(client, mail, recip, is_first=asked.is_first)
 
         for seat in self._seats:
-            if is_first:
+            if asked.is_first:
                 verdict = await self._start(seat, client, steps)
             elif seat.is_out:
                 verdict = seat.failure
@@ -173,6 +169,10 @@ class Filters:
         except TempFail as exc:
             self._tell(f"milter: {exc}")
             return _NO_ROOM
+
+    def tell_queued(self, passed: Passed, qp: int) -> None:
+        """The message is in the queue: its name here, and its name there."""
+        self._tell(f"milter: {passed.ident.decode()} qp {qp}")
 
     def close(self) -> None:
         """The client has gone."""

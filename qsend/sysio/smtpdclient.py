@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from aiosmtpd.proxy_protocol import get_proxy
@@ -22,7 +21,8 @@ from qsend.core.access import Access, Client
 from qsend.core.errors import RemoteProtocolError
 from qsend.core.loginbrake import network
 from qsend.core.lookups import Login, Proof
-from qsend.core.model import Letter as Outcome
+from qsend.core.milter import Refusal
+from qsend.core.milterfacts import ClientFacts
 from qsend.core.mx import canonical
 from qsend.core.relay import Refused, Taken
 from qsend.core.smtpd import Dialogue
@@ -31,6 +31,7 @@ from qsend.core.smtpdsteps import (
     Begin,
     Bye,
     Chunk,
+    Filter,
     Finish,
     Judge,
     LogIn,
@@ -44,11 +45,11 @@ from qsend.core.smtpdsteps import (
 )
 from qsend.formats.listeners import Listener
 from qsend.formats.loginwire import LoginOutcome
-from qsend.formats.queueexit import explain
 from qsend.formats.smtpdcontrols import SUBMISSION
-from qsend.formats.smtpreceived import render_smtp_received
-from qsend.sysio import clock
-from qsend.sysio.intakeline import IntakeLine, Letter
+from qsend.sysio.filteredletter import tls_facts
+from qsend.sysio.filters import Filters
+from qsend.sysio.intakeline import IntakeLine
+from qsend.sysio.smtpdmessage import Message, begin_message
 from qsend.sysio.tls import TlsBytes
 
 READ_MAX = 65536
@@ -57,6 +58,8 @@ _HEADER_S = 10.0
 _HANDSHAKE_S = 60.0
 _LINGER_S = 30.0
 """How long the last words to a client may take."""
+_INTAKE_S = 7200.0
+"""While the client waits for us, for filters say, its own time limit does not run."""
 _NO_HANDLER = object()
 
 
@@ -87,6 +90,9 @@ class Desk(Protocol):
     def has_lists(self) -> bool:
         """Whether there are block lists to be asked."""
 
+    def filters(self, listener: Listener) -> Filters | None:
+        """New ones for a client of `listener`; None: it meets none."""
+
     async def screen(self, address: str, access: Access) -> bytes | None:
         """What the block lists say: the reply to a client that is blocked."""
 
@@ -95,15 +101,6 @@ class Desk(Protocol):
 
     async def verify(self, login: Login) -> LoginOutcome:
         """What a login comes to."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Message:
-    """One on its way into the queue."""
-
-    letter: Letter
-    sender: bytes
-    recips: tuple[bytes, ...]
 
 
 class _Ended(Exception):
@@ -131,8 +128,10 @@ class SmtpdClient(SMTP):
         self._access = Access(is_allowed=True)
         self._talk = Dialogue(desk.rules, Peer())
         self._tls: TlsBytes | None = None
+        self._filters: Filters | None = None
+        self._port = 0
         self._out: list[bytes] = []
-        self._message: _Message | None = None
+        self._message: Message | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._is_told = True
         """Whether a command was complete since the time limit was set."""
@@ -152,6 +151,8 @@ class SmtpdClient(SMTP):
         if self._message is not None:
             self._message.letter.abort()
             self._message = None
+        if self._filters is not None:
+            self._filters.close()
         self._desk.leave(self)
 
     def _timeout_cb(self) -> None:
@@ -181,8 +182,9 @@ class SmtpdClient(SMTP):
     async def _admit(self) -> bool:
         """Whether the client may speak. Raises: _Ended."""
         assert self.session is not None
-        host = str((self.session.peer or ("0.0.0.0",))[0])
-        address = canonical(host.partition("%")[0])
+        peer = self.session.peer
+        host, self._port = peer[:2] if isinstance(peer, tuple) else ("0.0.0.0", 0)
+        address = canonical(str(host).partition("%")[0])
         if self._desk.is_proxy(address):
             address = await self._proxied(address)
         self._client = Client(address=address)
@@ -192,6 +194,7 @@ class SmtpdClient(SMTP):
             if not self._listener.is_tls:
                 self._out.append(refusal)
             return False
+        self._filters = self._desk.filters(self._listener)
         self._talk = Dialogue(self._desk.rules, self._peer(self._access))
         return True
 
@@ -214,6 +217,7 @@ class SmtpdClient(SMTP):
             raise _Ended
         if header.src_addr is None:
             return balancer  # it looks whether we are well
+        self._port = int(header.src_port or 0)
         return canonical(str(header.src_addr))
 
     def _peer(self, access: Access) -> Peer:
@@ -228,6 +232,7 @@ class SmtpdClient(SMTP):
             offers_tls=has_tls and not self._listener.is_tls,
             offers_login=has_tls,
             must_log_in=is_submission,
+            is_filtered=self._filters is not None,
         )
 
     async def _converse(self) -> None:
@@ -254,6 +259,8 @@ class SmtpdClient(SMTP):
                 await self._do_message(step)
             case Judge():
                 await self._do(self._talk.judged(await self._desk.judge(step)))
+            case Filter():
+                await self._filter(step)
             case Screen():
                 blocked = await self._desk.screen(self._client.address, self._access)
                 self._talk.screened(blocked)
@@ -265,6 +272,22 @@ class SmtpdClient(SMTP):
                 self._talk.feed(await self._handshake())
             case _:
                 assert_never(step)
+
+    async def _filter(self, step: Filter) -> None:
+        assert self._filters is not None
+        client = ClientFacts(
+            server=self._desk.me,
+            address=self._client.address,
+            port=self._port,
+            host=self._client.host,
+            helo=step.helo,
+            login=self._talk.login,
+            tls=tls_facts(self._tls),
+        )
+        self._reset_timeout(_INTAKE_S)
+        refusal = await self._filters.recipient(client, step)
+        text = None if refusal is None else refusal.text
+        await self._do(self._talk.filtered(step, text))
 
     # Messages
 
@@ -282,19 +305,13 @@ class SmtpdClient(SMTP):
                 self._abandon()
 
     def _begin(self, step: Begin) -> None:
-        letter = self._desk.intake.begin()
-        self._message = _Message(letter=letter, sender=step.sender, recips=step.recips)
-        client = self._client
-        letter.write(
-            render_smtp_received(
-                address=client.address.encode(),
-                host=client.host,
-                info=self._talk.login or client.info,
-                helo=step.helo,
-                local=self._desk.me,
-                protocol=step.protocol,
-                now=clock.now(),
-            )
+        self._message = begin_message(
+            step,
+            self._client,
+            self._talk.login,
+            self._desk.me,
+            self._desk.intake,
+            self._filters,
         )
         self._out.append(replies.GO_AHEAD)
 
@@ -306,13 +323,12 @@ class SmtpdClient(SMTP):
     async def _finish(self) -> None:
         message, self._message = self._message, None
         assert message is not None
-        queued = await message.letter.commit(message.sender, message.recips)
-        outcome, text = explain(queued.code)
-        if outcome is Outcome.SUCCESS:
-            self._out.append(b"250 2.0.0 ok %d qp %d\r\n" % (clock.now(), queued.qp))
+        self._reset_timeout(_INTAKE_S)
+        reply = await message.finish()
+        if isinstance(reply, Refusal):
+            await self._do(self._talk.refused(reply.text))
         else:
-            code = 554 if outcome is Outcome.FAILURE else 451
-            self._out.append(replies.reply(code, text))
+            self._out.append(reply)
 
     # Logins
 
