@@ -15,6 +15,7 @@ from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.model import Accounts
 from qsend.formats.control import KNOWN
 from qsend.formats.popcontrols import POP_FILES
+from qsend.formats.qmtpcontrols import QMTPD_FILES
 from qsend.formats.smtpdcontrols import SMTPD_FILES
 from qsend.formats.sqlcontrols import SQL_FILES
 from qsend.formats.tlscontrols import TLS_FILES
@@ -26,7 +27,7 @@ from qsend.sysio.validate import faults_in
 _ELSEWHERE = frozenset(
     {
         *homecheck.INJECTING, *homecheck.RECEIVING, *homecheck.DELIVERING,
-        *SQL_FILES, *POP_FILES, *TLS_FILES, *SMTPD_FILES, "qmqpservers",
+        *SQL_FILES, *POP_FILES, *TLS_FILES, *SMTPD_FILES, *QMTPD_FILES, "qmqpservers",
     }
 )  # fmt: skip
 """Control files that other programs than the queue manager read."""

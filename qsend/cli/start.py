@@ -20,6 +20,7 @@ from qsend.procs import (
     lookup,
     lspawn,
     pop3d,
+    qmtpd,
     remote,
     send,
     smtpd,
@@ -36,6 +37,7 @@ MAINS: dict[str, start.Main] = {
     "login": login.main,
     "pop3d": pop3d.main,
     "smtpd": smtpd.main,
+    "qmtpd": qmtpd.main,
 }
 """What each kind of child runs."""
 

@@ -26,6 +26,7 @@ NAMES: Mapping[str, str] = {
     "login": "qmail-login",
     "pop3d": "qmail-pop3d",
     "smtpd": "qmail-smtpd",
+    "qmtpd": "qmail-qmtpd",
     "classic-lspawn": "qmail-lspawn",
     "classic-rspawn": "qmail-rspawn",
     "classic-clean": "qmail-clean",
@@ -47,6 +48,8 @@ _LINKS = (
     ("smtpd", "enqueue"),
     ("smtpd", "lookup"),
     ("smtpd", "login"),
+    ("qmtpd", "enqueue"),
+    ("qmtpd", "lookup"),
 )
 """The kinds that have a socket between them."""
 
@@ -138,15 +141,29 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
             "timeoutsmtpd",
         }
     ),
+    "qmtpd": frozenset(
+        {
+            *_ALL,
+            "concurrencyqmtpd",
+            "concurrencyqmtpdperip",
+            "databytes",
+            "envnoathost",
+            "percenthack",
+            "qmqplisten",
+            "qmtplisten",
+            "rcpthosts",
+            "timeoutqmtpd",
+        }
+    ),
 }
 """The control files each kind may know; a secret one goes to one kind only."""
 
 
 _SECRET = "sqlserver"
-_TOLD_SQL = (SEND, "smtpd")
+_TOLD_SQL = (SEND, "smtpd", "qmtpd")
 SQL_MARK = ".sqlserver"
-"""Tells send and smtpd that there is a database, and nothing of it. No file that an
-operator makes is ever read under a name with a dot in front."""
+"""Tells send, smtpd and qmtpd that there is a database, and nothing of it. No file
+that an operator makes is ever read under a name with a dot in front."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,13 +197,19 @@ _FOLLOWERS = frozenset({"classic-lspawn", "classic-rspawn"})
 
 
 def plan(
-    remotes: int, classic: Sequence[str] = (), *, pop3: bool = False, smtp: int = 0
+    remotes: int,
+    classic: Sequence[str] = (),
+    *,
+    pop3: bool = False,
+    smtp: int = 0,
+    qmtp: bool = False,
 ) -> Plan:
     """The tree with `remotes` remote children and these classic programs.
 
     `classic` holds any of "lspawn", "rspawn" and "clean". lookup is there in any
     case: a classic lspawn asks it by qmail-getpw. `pop3`: with listeners for POP3;
-    `smtp`: so many processes with listeners for SMTP.
+    `smtp`: so many processes with listeners for SMTP; `qmtp`: with listeners for
+    QMTP or QMQP.
     """
     delivering = ["classic-lspawn"] if "lspawn" in classic else ["lspawn"]
     if "rspawn" in classic:
@@ -203,6 +226,7 @@ def plan(
             *(("login",) if pop3 or smtp else ()),
             *(("pop3d",) if pop3 else ()),
             *(f"smtpd{number}" for number in range(smtp)),
+            *(("qmtpd",) if qmtp else ()),
         )
     )
 

@@ -97,6 +97,16 @@ class Bye:
     """Hang up when all is sent."""
 
 
+def accepted(now: int, qp: int) -> bytes:
+    """The result of a message that is queued; `now` in seconds since the epoch."""
+    return b"Kok %d qp %d" % (now, qp)
+
+
+def failed(letter: Letter, text: str) -> bytes:
+    """The result of a message that is not; as formats.queueexit.explain says."""
+    return letter.value + text.encode("utf-8", "surrogateescape")
+
+
 Step = Begin | Message | Envelope | Judge | Commit | Abandon | Say | Bye
 T = TypeVar("T")
 Steps = Generator[Step | None, None, T]
@@ -314,7 +324,7 @@ def _refusal(refused: Refused) -> bytes:
     if refused.text == TOO_LONG:
         return _BAD_RECIPIENT
     letter = Letter.FAILURE if refused.is_permanent else Letter.DEFERRAL
-    return letter.value + refused.text.encode("utf-8", "surrogateescape")
+    return failed(letter, refused.text)
 
 
 class _Lines:

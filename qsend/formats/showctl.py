@@ -20,6 +20,7 @@ from qsend.formats.accesscontrols import (
 )
 from qsend.formats.control import KNOWN, Controls, lines, one_line, parse_controls
 from qsend.formats.popcontrols import POP_FILES, parse_pop
+from qsend.formats.qmtpcontrols import QMTPD_FILES, parse_qmtpd
 from qsend.formats.smtpdcontrols import SMTPD_FILES, parse_smtpd
 from qsend.formats.sqlcontrols import SQL_FILES, parse_sql
 from qsend.formats.sqlserver import parse_sqlserver
@@ -244,6 +245,13 @@ TABLE: Mapping[str, Sentences] = {
     "maxsmtperrors": number(20, "Errors of one SMTP session: "),
     "recipientcheck": number(0, "Recipients here must exist (1), or not (0): "),
     "smtpproxies": several("No balancers.", "PROXY protocol from ", "."),
+    "qmtplisten": several("No QMTP service.", "QMTP at ", "."),
+    "qmqplisten": several("No QMQP service.", "QMQP at ", "."),
+    "concurrencyqmtpd": number(200, "QMTP and QMQP sessions at once: "),
+    "concurrencyqmtpdperip": number(
+        20, "QMTP and QMQP sessions at once of one address: "
+    ),
+    "timeoutqmtpd": number(1200, "A silent QMTP client is kept for ", " seconds"),
 }  # fmt: skip
 """Name to sentences, in the order of qmail-showctl."""
 
@@ -270,7 +278,9 @@ def control_lines(facts: Facts) -> Iterator[str]:
 _UNKNOWN = "I have no idea what this file does."
 
 
-_READ = KNOWN | SQL_FILES | POP_FILES | ACCESS_FILES | TLS_FILES | SMTPD_FILES
+_READ = frozenset().union(
+    KNOWN, SQL_FILES, POP_FILES, ACCESS_FILES, TLS_FILES, SMTPD_FILES, QMTPD_FILES
+)
 
 
 def _problems(files: Mapping[str, bytes | None]) -> dict[str, str]:
@@ -288,6 +298,7 @@ def _problems(files: Mapping[str, bytes | None]) -> dict[str, str]:
         lambda: parse_access(known, Controls()),
         lambda: parse_tls(known),
         lambda: parse_smtpd(known, b"me"),
+        lambda: parse_qmtpd(known),
     ):
         try:
             parse()

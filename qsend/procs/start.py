@@ -33,9 +33,7 @@ from qsend.core.model import Account
 from qsend.formats import startwire
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.frames import frame
-from qsend.formats.popcontrols import LISTEN as POP_LISTEN
-from qsend.formats.smtpdcontrols import LISTEN as SMTP_LISTEN
-from qsend.sysio import lookupclient, unixsocket
+from qsend.sysio import listening, lookupclient, unixsocket
 from qsend.sysio.boot import Boot
 from qsend.sysio.classicchild import ClassicProgram, run_classic
 from qsend.sysio.controldir import exposed, read_controls
@@ -151,8 +149,9 @@ class Start:
         self._plan = family.plan(
             options.remotes or cores,
             list(options.classic),
-            pop3=bool(ground.pop3),
-            smtp=len(ground.smtp[0]) if ground.smtp else 0,
+            pop3=bool(ground.network.processes("pop3d")),
+            smtp=ground.network.processes("smtpd"),
+            qmtp=bool(ground.network.processes("qmtpd")),
         )
         self._nursery = Nursery(self._loop, self._plan, self, options.pace)
 
@@ -181,8 +180,7 @@ class Start:
         self._ground.listen.close()
         self._ground.control.close()
         self._ground.lookup.close()
-        for sock in self._ground.pop3 + sum(self._ground.smtp, ()):
-            sock.close()
+        self._ground.network.close()
         self._nursery.close()
         self._loop.close()
         os.close(self._ground.lock_fd)
@@ -235,10 +233,9 @@ class Start:
                 _say(logline.alert(f"unable to reread controls: {fault}"))
             return
         _warn_of_secrets(self._options.home)
-        for name in (POP_LISTEN, SMTP_LISTEN):
-            if files.get(name) != self._ground.files.get(name):
-                text = f"control/{name} has changed; that needs a new start"
-                _say(logline.warning(text))
+        for name in listening.changed(self._ground.files, files):
+            text = f"control/{name} has changed; that needs a new start"
+            _say(logline.warning(text))
         self._generation += 1
         self._files = files
         for child in self._nursery.living():
@@ -278,16 +275,8 @@ class Start:
                 return {"control": self._ground.control}
             case "lookup":
                 return {"listen": self._ground.lookup}
-            case "pop3d":
-                return {
-                    f"{POP_LISTEN}{at}": s for at, s in enumerate(self._ground.pop3)
-                }
-            case "smtpd":
-                mine = int(role.removeprefix("smtpd"))
-                shared = enumerate(self._ground.smtp)
-                return {f"{SMTP_LISTEN}{at}": socks[mine] for at, socks in shared}
             case _:
-                return {}
+                return self._ground.network.of(role)
 
     def _run(self, role: str, socks: Mapping[str, socket.socket]) -> int:
         """In the child."""

@@ -13,16 +13,12 @@ from dataclasses import dataclass
 
 from qsend.core.errors import ConfigError, Fatal
 from qsend.core.model import Accounts
-from qsend.formats.control import parse_controls
-from qsend.formats.listeners import Listener
-from qsend.formats.popcontrols import parse_pop
-from qsend.formats.smtpdcontrols import parse_smtpd
-from qsend.sysio import lookupclient, queuemaker, unixsocket
+from qsend.sysio import listening, lookupclient, queuemaker, unixsocket
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.controldir import read_controls
+from qsend.sysio.listening import Listening
 from qsend.sysio.mailqueue import take_over
 from qsend.sysio.runlock import MUTEX, lock_queue
-from qsend.sysio.tcplisten import listen_on
 from qsend.sysio.validate import find_faults
 
 
@@ -31,8 +27,7 @@ class Ground:
     """Accounts, the first snapshot of the controls, and what stays open.
 
     `listen` is the injection socket, `control` the operator's, `lookup` that for
-    questions about users; `pop3` are those of control/pop3listen, in its order,
-    `smtp` those of control/smtplisten, for each of its lines one for each process.
+    questions about users; `network` has those of all network services.
     """
 
     accounts: Accounts
@@ -41,8 +36,7 @@ class Ground:
     listen: socket.socket
     control: socket.socket
     lookup: socket.socket
-    pop3: tuple[socket.socket, ...] = ()
-    smtp: tuple[tuple[socket.socket, ...], ...] = ()
+    network: Listening
 
 
 def injection_path(home: str) -> str:
@@ -71,8 +65,7 @@ def prepare(home: str, single_user: bool, cores: int = 1) -> Ground:
         if faults := find_faults(files, accounts.qmailp):
             raise ConfigError(faults)
         _check_queue(home, accounts)
-        pop3 = tuple(sock for (sock,) in listen_on(parse_pop(files).listeners))
-        smtp = listen_on(_smtp_listeners(files), sharing=cores)
+        network = listening.open_all(files, cores)
         # Only root and send itself may tell send what to do.
         control = unixsocket.listen_at(control_path(home), 0o600, accounts.qmails)
         lookup = unixsocket.listen_at(lookupclient.socket_path(home), 0o666)
@@ -87,13 +80,8 @@ def prepare(home: str, single_user: bool, cores: int = 1) -> Ground:
         listen=listen,
         control=control,
         lookup=lookup,
-        pop3=pop3,
-        smtp=smtp,
+        network=network,
     )
-
-
-def _smtp_listeners(files: Mapping[str, bytes]) -> tuple[Listener, ...]:
-    return parse_smtpd(files, parse_controls(files).me).listeners
 
 
 def _lock(home: str, accounts: Accounts) -> int:

@@ -53,14 +53,21 @@ class Letter:
         """Wait until enqueue has taken most of what was written."""
         await self._line.room()
 
+    def envelope(self, data: bytes) -> None:
+        """Hand on bytes of the envelope in the form of qmail-queue's descriptor 1."""
+        if self.ended is None:
+            self._line.send_chunks(injection.ENVELOPE, self._number, data)
+
     async def commit(self, sender: bytes, recips: tuple[bytes, ...]) -> Queued:
-        """All was written: have it queued. Call it once, and nothing after it.
+        """`envelope` with the whole of it, and `finish`.
 
         Raises: LocalProtocolError when an address holds a NUL.
         """
-        envelope = render_wire(sender, recips)
-        if self.ended is None:
-            self._line.send_chunks(injection.ENVELOPE, self._number, envelope)
+        self.envelope(render_wire(sender, recips))
+        return await self.finish()
+
+    async def finish(self) -> Queued:
+        """All was given: have it queued. Call it once, and nothing after it."""
         # Also after an early answer: enqueue keeps the number until then.
         self._line.send(injection.render_word(injection.COMMIT, self._number))
         if self.ended is not None:

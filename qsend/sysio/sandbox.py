@@ -68,6 +68,7 @@ _POLICIES = {
     "send": _Policy(writes=("queue", "run/send")),
     # Block lists are in the DNS.
     "smtpd": _Policy(sockets=_INTERNET),
+    "qmtpd": _Policy(sockets=()),
     "pop3d": _Policy(sockets=()),
     # Its children become users, whose mail may be anywhere. Directory services.
     "login": _Policy(sockets=(*_UNIX, *_INTERNET), any_files=True),

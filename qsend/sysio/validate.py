@@ -17,6 +17,7 @@ from qsend.core.model import Account
 from qsend.formats.accesscontrols import parse_access
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.popcontrols import parse_pop
+from qsend.formats.qmtpcontrols import QmtpdSettings, parse_qmtpd
 from qsend.formats.smtpdcontrols import SmtpdSettings, parse_smtpd
 from qsend.formats.sqlcontrols import parse_sql
 from qsend.sysio import clock, sandbox
@@ -75,7 +76,7 @@ def _faults_of_mail(
     files: Mapping[str, bytes], controls: Controls
 ) -> list[ConfigFault]:
     faults: list[ConfigFault] = []
-    for parse in (parse_sql, parse_access, _parse_smtpd):
+    for parse in (parse_sql, parse_access, _parse_smtpd, _parse_qmtpd):
         try:
             parse(files, controls)
         except ConfigError as exc:
@@ -85,6 +86,10 @@ def _faults_of_mail(
 
 def _parse_smtpd(files: Mapping[str, bytes], controls: Controls) -> SmtpdSettings:
     return parse_smtpd(files, controls.me)
+
+
+def _parse_qmtpd(files: Mapping[str, bytes], _controls: Controls) -> QmtpdSettings:
+    return parse_qmtpd(files)
 
 
 def _faults_of_pop(files: Mapping[str, bytes]) -> list[ConfigFault]:

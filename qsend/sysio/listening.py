@@ -1,0 +1,90 @@
+"""The listening sockets of network services, from control files to processes.
+
+Source: docs/ARCHITECTURE.md; tcplisten.py opens them.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from qsend.core import family
+from qsend.formats import popcontrols, smtpdcontrols
+from qsend.formats.control import parse_controls
+from qsend.formats.listeners import Listener
+from qsend.formats.popcontrols import parse_pop
+from qsend.formats.qmtpcontrols import QMQP_LISTEN, QMTP_LISTEN, parse_qmtpd
+from qsend.formats.smtpdcontrols import parse_smtpd
+from qsend.sysio.tcplisten import listen_on
+
+_FILES: Mapping[str, tuple[str, ...]] = {
+    "pop3d": (popcontrols.LISTEN,),
+    "smtpd": (smtpdcontrols.LISTEN,),
+    "qmtpd": (QMTP_LISTEN, QMQP_LISTEN),
+}
+"""The kinds of processes that listen, and the control files that say where."""
+_SHARED = "smtpd"
+"""The kind of which there is one process for each core."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """All of a tree: by control file, for each of its lines a socket per process."""
+
+    by_file: Mapping[str, tuple[tuple[socket.socket, ...], ...]]
+
+    def processes(self, kind: str) -> int:
+        """How many processes of a kind there are to be."""
+        lines = [line for name in _FILES[kind] for line in self.by_file[name]]
+        return max(map(len, lines), default=0)
+
+    def of(self, role: str) -> dict[str, socket.socket]:
+        """What a process gets, by `file0`, `file1` ... in the order of the lines."""
+        kind = family.kind(role)
+        if kind not in _FILES:
+            return {}
+        mine = int(role.removeprefix(kind) or "0")
+        return {
+            f"{name}{number}": line[mine]
+            for name in _FILES[kind]
+            for number, line in enumerate(self.by_file[name])
+        }
+
+    def close(self) -> None:
+        """Close all."""
+        for lines in self.by_file.values():
+            for line in lines:
+                for sock in line:
+                    sock.close()
+
+
+def open_all(files: Mapping[str, bytes], cores: int) -> Listening:
+    """The sockets of a snapshot that was found good; `cores` is for smtpd.
+
+    Raises: Fatal, naming the one that cannot be had.
+    """
+    wanted = _wanted(files)
+    return Listening(
+        by_file={
+            name: listen_on(wanted[name], sharing=cores if kind == _SHARED else 1)
+            for kind, names in _FILES.items()
+            for name in names
+        }
+    )
+
+
+def changed(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Iterator[str]:
+    """The control files whose change needs a new start."""
+    for names in _FILES.values():
+        yield from (name for name in names if old.get(name) != new.get(name))
+
+
+def _wanted(files: Mapping[str, bytes]) -> Mapping[str, tuple[Listener, ...]]:
+    qmtpd = parse_qmtpd(files)
+    return {
+        popcontrols.LISTEN: parse_pop(files).listeners,
+        smtpdcontrols.LISTEN: parse_smtpd(files, parse_controls(files).me).listeners,
+        QMTP_LISTEN: qmtpd.qmtp,
+        QMQP_LISTEN: qmtpd.qmqp,
+    }
