@@ -69,11 +69,14 @@ class SmtpTree:
 class Raw:
     """A client that sends what it likes."""
 
-    def __init__(self, port: int, source: str = "127.0.0.1") -> None:
+    def __init__(
+        self, port: int, source: str = "127.0.0.1", header: bytes = b""
+    ) -> None:
         self.sock: socket.socket = socket.create_connection(
             ("127.0.0.1", port), WAIT_S, (source, 0)
         )
         self._stream = self.sock.makefile("rb")
+        self.send(header)
         self.greeting = self.line()
 
     def __enter__(self) -> Raw:
