@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from qsend.cli.options import teach, wants_help
 from qsend.cli.start import run
 from qsend.core.errors import QsendError
-from qsend.procs.start import StartOptions
+from qsend.core.startoptions import StartOptions
 from qsend.sysio.home import find_home
 from qsend.sysio.logger import start_logger
 

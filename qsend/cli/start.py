@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from qsend.cli.parser import EXIT_TEMPORARY, EXIT_USAGE, Parser, complain, home_of
 from qsend.core import logline
+from qsend.core.startoptions import StartOptions
 from qsend.procs import (
     clean,
     enqueue,
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     if is_root and args.single_user:
         complain(argv[0], "--single-user is not for root, which never receives mail")
         return EXIT_USAGE
-    options = start.StartOptions(
+    options = StartOptions(
         home=home_of(args),
         single_user=not is_root,
         default_delivery=os.fsencode(args.default_delivery),
@@ -92,7 +93,7 @@ def _absolute(program: str | None) -> str | None:
     return None if program is None else os.path.abspath(program)
 
 
-def run(options: start.StartOptions) -> int:
+def run(options: StartOptions) -> int:
     """Run the tree until it is stopped; the exit code."""
     try:
         return start.main(options, MAINS)

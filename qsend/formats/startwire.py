@@ -4,7 +4,8 @@ start to a child: CONTROLS (a new generation of the control files that this
 process may know) and PEER (a replaced sibling's socket, one descriptor); to
 enqueue besides DETACH.
 A child to start: READY once it serves. send besides: ASK, with a request for
-the whole tree; and from start to send: SIGNAL, an operator's signal.
+the whole tree; and from start to send: SIGNAL, an operator's signal, and PING,
+which send answers with PONG.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ DETACH = b"d"
 """start to enqueue, body empty: when this line closes, go on without start."""
 SIGNAL = b"s"
 """Body: one of the SIGNAL_ words below."""
+PING = b"i"
+"""start to send, body empty: say that you are alive."""
+PONG = b"o"
+"""send to start; body: one line of text, how it does."""
 
 ASK_RELOAD = b"reload"
 ASK_STOP = b"stop"

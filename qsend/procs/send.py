@@ -149,6 +149,7 @@ class Send:
             on_controls=self._configure,
             on_peer=self._attach,
             on_signal=self._signalled,
+            on_ping=self._tell_how,
         )
         if "control" in boot.socks:
             ControlServer(
@@ -260,6 +261,13 @@ class Send:
         if line != self._status:
             self._status = line
             self.sink.say(line)
+
+    def _tell_how(self) -> bytes:
+        """One line for who looks after the service."""
+        dues = self.manager.dues
+        waiting = max((len(dues[channel]) for channel in Channel), default=0)
+        how = self._status.removeprefix(b"status: ").strip()
+        return b"%b; at least %d messages wait for their time" % (how, waiting)
 
     def _arm(self, now: int, now_mono: float) -> None:
         if self._wake_timer is not None:

@@ -3,9 +3,9 @@
 uid root, gid root, no other group. Locks and checks the queue, reads the
 controls, makes the sockets, forks every child and keeps them all alive; tells
 send of signals and all of new controls. Reads no bytes of outsiders, speaks no
-SQL and no DNS. Descriptors at entry: 1 is the log. Exit codes: 0 after a stop,
-100 when the configuration is wrong, 111 when the queue cannot be used or a child
-cannot be started.
+SQL and no DNS. Descriptors at entry: 1 is the log; from 3 on sockets that a service
+manager lends. Exit codes: 0 after a stop, 100 when the configuration is wrong, 111
+when the queue cannot be used or a child cannot be started.
 Source: docs/ARCHITECTURE.md; qmail-start.c.
 """
 
@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from setproctitle import setproctitle
 
@@ -30,23 +29,22 @@ from qsend.core.errors import (
     TempFail,
 )
 from qsend.core.model import Account
+from qsend.core.startoptions import StartOptions
 from qsend.formats import startwire
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.frames import frame
-from qsend.sysio import listening, lookupclient, unixsocket
+from qsend.formats.supervision import parse_offer, status
+from qsend.sysio import listening
 from qsend.sysio.boot import Boot
 from qsend.sysio.classicchild import ClassicProgram, run_classic
 from qsend.sysio.controldir import exposed, read_controls
 from qsend.sysio.fork import fork_child
-from qsend.sysio.ground import (
-    Ground,
-    control_path,
-    injection_path,
-    prepare,
-)
+from qsend.sysio.ground import Ground, prepare
+from qsend.sysio.herald import Herald
 from qsend.sysio.loop import Loop
 from qsend.sysio.nursery import Child, Nursery
 from qsend.sysio.privilege import drop, hide
+from qsend.sysio.supervisor import LentSockets, Supervisor, take_lent
 from qsend.sysio.surroundings import arrange_descriptors, forget_environment
 from qsend.sysio.validate import find_faults
 
@@ -61,31 +59,6 @@ ISOLATED_RETRY_S = 1.0
 """Pause when there is no room for one process more."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartOptions:
-    """What the command line said.
-
-    `home` is absolute; `lspawn`, `rspawn` and `clean` are absolute paths of
-    classic programs, or None. `remotes` is the number of remote children, 0 for
-    one per core. `pace` multiplies every delay; other than 1.0 only in tests.
-    """
-
-    home: str
-    single_user: bool
-    default_delivery: bytes = b"./Mailbox"
-    lspawn: str | None = None
-    rspawn: str | None = None
-    clean: str | None = None
-    remotes: int = 0
-    pace: float = 1.0
-
-    @property
-    def classic(self) -> dict[str, str]:
-        """Kind to path of the classic programs."""
-        given = {"lspawn": self.lspawn, "rspawn": self.rspawn, "clean": self.clean}
-        return {kind: path for kind, path in given.items() if path is not None}
-
-
 def main(options: StartOptions, mains: Mapping[str, Main]) -> int:
     """Run the tree in the foreground until it is told to stop.
 
@@ -96,24 +69,36 @@ def main(options: StartOptions, mains: Mapping[str, Main]) -> int:
     setproctitle("qmail-start: qsend")
     os.chdir("/")
     os.umask(0o077)
+    offer = parse_offer(os.environb, os.getpid())
+    lent = take_lent(offer)
     forget_environment()
     arrange_descriptors()
+    supervisor = Supervisor(offer.notify)
     try:
-        if not options.single_user:
-            drop(Account(uid=0, gid=0), ())
-        hide()
-        ground = prepare(
-            options.home, options.single_user, len(os.sched_getaffinity(0))
-        )
-        _warn_of_secrets(options.home)
+        ground = _prepare(options, lent)
     except ConfigError as exc:
         for fault in exc.faults:
             _say(logline.alert(f"cannot start: {fault}"))
+        supervisor.tell(status(f"cannot start: {exc.faults[0]}".encode()))
         return 100
     except QsendError as exc:
         _say(logline.alert(str(exc)))
+        supervisor.tell(status(str(exc).encode()))
         return 111
-    return Start(options, mains, ground).run()
+    return Start(options, mains, ground, supervisor, offer.watchdog_s).run()
+
+
+def _prepare(options: StartOptions, lent: LentSockets) -> Ground:
+    if not options.single_user:
+        drop(Account(uid=0, gid=0), ())
+    hide()
+    cores = len(os.sched_getaffinity(0))
+    ground = prepare(options.home, options.single_user, cores, lent)
+    _warn_of_secrets(options.home)
+    for name in ground.idle:
+        text = f"{name} was handed over by the service manager, but no control"
+        _say(logline.warning(f"{text} file names it: nobody serves it"))
+    return ground
 
 
 def _say(line: bytes) -> None:
@@ -134,7 +119,12 @@ class Start:
     """The running tree; keeps the Nursery's children for a purpose."""
 
     def __init__(
-        self, options: StartOptions, mains: Mapping[str, Main], ground: Ground
+        self,
+        options: StartOptions,
+        mains: Mapping[str, Main],
+        ground: Ground,
+        supervisor: Supervisor,
+        watchdog_s: float | None,
     ) -> None:
         self._options = options
         self._mains = mains
@@ -154,6 +144,13 @@ class Start:
             qmtp=bool(ground.network.processes("qmtpd")),
         )
         self._nursery = Nursery(self._loop, self._plan, self, options.pace)
+        self._herald = Herald(
+            self._loop,
+            supervisor,
+            watchdog_s,
+            ask=lambda: self._tell(self._send, frame(startwire.PING, b"")),
+            look=lambda: (self._send.state, self._nursery.stopping),
+        )
 
     def run(self) -> int:
         """Serve until stopped; the exit code."""
@@ -168,22 +165,11 @@ class Start:
             self._loop.on_signal(signum, action)
         self._nursery.begin()
         self._loop.run()
-        self._clear_up()
-        return self._code
-
-    def _clear_up(self) -> None:
-        home = self._options.home
-        unixsocket.remove(control_path(home))
-        unixsocket.remove(lookupclient.socket_path(home))
-        if not self._detach:
-            unixsocket.remove(injection_path(home))
-        self._ground.listen.close()
-        self._ground.control.close()
-        self._ground.lookup.close()
-        self._ground.network.close()
+        self._herald.close()
         self._nursery.close()
         self._loop.close()
-        os.close(self._ground.lock_fd)
+        self._ground.leave(keep_injection=self._detach)
+        return self._code
 
     # The end
 
@@ -193,6 +179,8 @@ class Start:
             self._detach = self._detach and detach
             return
         self._nursery.stopping = True
+        # send's time, then that of those who outlive it.
+        self._herald.stopping(self.grace_s(self._send) + 2 * GRACE_S)
         self._detach = detach
         self._code = code
         for child in list(self._nursery.children.values()):
@@ -221,6 +209,7 @@ class Start:
 
     def reload(self) -> None:
         """Give all children new controls, or nobody."""
+        self._herald.reloading()
         try:
             files = read_controls(self._options.home)
             faults = find_faults(files, self._ground.accounts.qmailp)
@@ -231,6 +220,8 @@ class Start:
         if faults:
             for fault in faults:
                 _say(logline.alert(f"unable to reread controls: {fault}"))
+            text = f"unable to reread controls: {faults[0]}"
+            self._herald.reloaded(text.encode())
             return
         _warn_of_secrets(self._options.home)
         for name in listening.changed(self._ground.files, files):
@@ -243,7 +234,9 @@ class Start:
                 seen = family.visible(child.role, files)
                 for part in startwire.render_controls(self._generation, seen):
                     self._tell(child, part)
-        _say(b"reread controls: generation %d\n" % self._generation)
+        said = b"reread controls: generation %d" % self._generation
+        _say(said + b"\n")
+        self._herald.reloaded(said)
 
     def _tell(self, child: Child, told: bytes) -> None:
         if child.line is not None:
@@ -257,7 +250,7 @@ class Start:
         Should this process be killed, no new tree starts before they have ended.
         """
         kind = family.kind(role)
-        socks = {**socks, **self._listeners(role)}
+        socks = {**socks, **self._ground.listeners_of(role)}
         keep = [sock.fileno() for sock in socks.values()]
         if kind in ("send", "clean"):
             keep.append(self._ground.lock_fd)
@@ -266,17 +259,6 @@ class Start:
         else:
             run = functools.partial(self._run, role, socks)
         return fork_child(run, keep, family.NAMES[kind])
-
-    def _listeners(self, role: str) -> dict[str, socket.socket]:
-        match family.kind(role):
-            case "enqueue":
-                return {"listen": self._ground.listen}
-            case "send":
-                return {"control": self._ground.control}
-            case "lookup":
-                return {"listen": self._ground.lookup}
-            case _:
-                return self._ground.network.of(role)
 
     def _run(self, role: str, socks: Mapping[str, socket.socket]) -> int:
         """In the child."""
@@ -316,6 +298,9 @@ class Start:
 
         Raises: RemoteProtocolError, after which the child's line is closed.
         """
+        if kind == startwire.PONG and child is self._send:
+            self._herald.answered(body)
+            return
         asked = body if kind == startwire.ASK and child is self._send else b""
         match asked:
             case startwire.ASK_RELOAD:
@@ -374,6 +359,13 @@ class Start:
         if child.role == family.SEND or family.is_classic(child.role):
             return _timeoutterm(self._files) + DRAIN_MARGIN_S
         return GRACE_S
+
+    def ready(self, child: Child) -> None:
+        """Tell outside once everybody has been so far."""
+        if child is self._send:
+            self._herald.send_is_new()
+        if all(each.is_ready for each in self._nursery.children.values()):
+            self._herald.ready()
 
     def ended(self, child: Child) -> None:
         """Go on with a stop; an isolated child serves one send only."""

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from qsend.core import family
 from qsend.core.errors import ConfigError, Fatal
 from qsend.core.model import Accounts
 from qsend.sysio import listening, lookupclient, queuemaker, unixsocket
@@ -19,6 +20,7 @@ from qsend.sysio.controldir import read_controls
 from qsend.sysio.listening import Listening
 from qsend.sysio.mailqueue import take_over
 from qsend.sysio.runlock import MUTEX, lock_queue
+from qsend.sysio.supervisor import LentSockets
 from qsend.sysio.validate import find_faults
 
 
@@ -27,9 +29,12 @@ class Ground:
     """Accounts, the first snapshot of the controls, and what stays open.
 
     `listen` is the injection socket, `control` the operator's, `lookup` that for
-    questions about users; `network` has those of all network services.
+    questions about users; `network` has those of all network services. `is_lent`: the
+    injection socket is a service manager's, and so is its name; `idle` names the
+    sockets that one has handed over and nobody uses.
     """
 
+    home: str
     accounts: Accounts
     lock_fd: int
     files: Mapping[str, bytes]
@@ -37,6 +42,34 @@ class Ground:
     control: socket.socket
     lookup: socket.socket
     network: Listening
+    is_lent: bool = False
+    idle: tuple[str, ...] = ()
+
+    def listeners_of(self, role: str) -> dict[str, socket.socket]:
+        """The listening sockets that a process is forked with."""
+        match family.kind(role):
+            case "enqueue":
+                return {"listen": self.listen}
+            case "send":
+                return {"control": self.control}
+            case "lookup":
+                return {"listen": self.lookup}
+            case _:
+                return self.network.of(role)
+
+    def leave(self, *, keep_injection: bool) -> None:
+        """Take the names away and close everything; the lock last.
+
+        `keep_injection`: an enqueue that stays behind goes on listening.
+        """
+        unixsocket.remove(control_path(self.home))
+        unixsocket.remove(lookupclient.socket_path(self.home))
+        if not (keep_injection or self.is_lent):
+            unixsocket.remove(injection_path(self.home))
+        for sock in (self.listen, self.control, self.lookup):
+            sock.close()
+        self.network.close()
+        os.close(self.lock_fd)
 
 
 def injection_path(home: str) -> str:
@@ -49,15 +82,19 @@ def control_path(home: str) -> str:
     return f"{home}/run/control.sock"
 
 
-def prepare(home: str, single_user: bool, cores: int = 1) -> Ground:
+def prepare(
+    home: str, single_user: bool, cores: int = 1, lent: LentSockets | None = None
+) -> Ground:
     """Check everything and open what outlives children.
 
-    `cores` is how many processes share the ports of SMTP.
+    `cores` is how many processes share the ports of SMTP; `lent` has sockets that
+    need not be opened.
 
     Raises: ConfigError when accounts or controls are wrong; Fatal when the queue
         cannot be used or somebody else uses it; TempFail when the system has no
         room for a process.
     """
+    lent = LentSockets() if lent is None else lent
     accounts = load_accounts(single_user)
     lock_fd = _lock(home, accounts)
     try:
@@ -65,15 +102,17 @@ def prepare(home: str, single_user: bool, cores: int = 1) -> Ground:
         if faults := find_faults(files, accounts.qmailp):
             raise ConfigError(faults)
         _check_queue(home, accounts)
-        network = listening.open_all(files, cores)
+        network = listening.open_all(files, cores, lent)
         # Only root and send itself may tell send what to do.
         control = unixsocket.listen_at(control_path(home), 0o600, accounts.qmails)
         lookup = unixsocket.listen_at(lookupclient.socket_path(home), 0o666)
-        listen = _injection_listener(home)
+        borrowed = lent.take_unix(injection_path(home))
+        listen = _injection_listener(home) if borrowed is None else borrowed
     except BaseException:
         os.close(lock_fd)
         raise
     return Ground(
+        home=home,
         accounts=accounts,
         lock_fd=lock_fd,
         files=files,
@@ -81,6 +120,8 @@ def prepare(home: str, single_user: bool, cores: int = 1) -> Ground:
         control=control,
         lookup=lookup,
         network=network,
+        is_lent=borrowed is not None,
+        idle=tuple(lent.close()),
     )
 
 

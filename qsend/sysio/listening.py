@@ -16,6 +16,7 @@ from qsend.formats.listeners import Listener
 from qsend.formats.popcontrols import parse_pop
 from qsend.formats.qmtpcontrols import QMQP_LISTEN, QMTP_LISTEN, parse_qmtpd
 from qsend.formats.smtpdcontrols import parse_smtpd
+from qsend.sysio.supervisor import LentSockets
 from qsend.sysio.tcplisten import listen_on
 
 _FILES: Mapping[str, tuple[str, ...]] = {
@@ -59,15 +60,21 @@ class Listening:
                     sock.close()
 
 
-def open_all(files: Mapping[str, bytes], cores: int) -> Listening:
+def open_all(
+    files: Mapping[str, bytes], cores: int, lent: LentSockets | None = None
+) -> Listening:
     """The sockets of a snapshot that was found good; `cores` is for smtpd.
+
+    Those in `lent` are taken from there.
 
     Raises: Fatal, naming the one that cannot be had.
     """
     wanted = _wanted(files)
     return Listening(
         by_file={
-            name: listen_on(wanted[name], sharing=cores if kind == _SHARED else 1)
+            name: listen_on(
+                wanted[name], sharing=cores if kind == _SHARED else 1, lent=lent
+            )
             for kind, names in _FILES.items()
             for name in names
         }

@@ -66,6 +66,9 @@ class Keeper(Protocol):
     def grace_s(self, child: Child) -> float:
         """How long after `tell_end` the child is killed."""
 
+    def ready(self, child: Child) -> None:
+        """A child serves now."""
+
     def ended(self, child: Child) -> None:
         """A child's process has ended, and all that follows is done."""
 
@@ -236,6 +239,7 @@ class Nursery:
             child.is_ready = True
             child.since_mono = clock.mono()
             self.feed(child, Event.READY)
+            self._keeper.ready(child)
 
     def _line_closed(self, child: Child) -> None:
         # Either it is ending, or it broke the protocol and now sees our end closed.

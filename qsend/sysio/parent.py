@@ -28,6 +28,7 @@ class Parent:
         on_peer: Callable[[str, socket.socket], None] | None = None,
         on_signal: Callable[[bytes], None] | None = None,
         on_detach: Callable[[], None] | None = None,
+        on_ping: Callable[[], bytes] | None = None,
     ) -> None:
         """Own `sock`.
 
@@ -38,12 +39,14 @@ class Parent:
             on_signal: a SIGNAL_ word; only send gets them.
             on_detach: start will leave without ending this process; only
                 enqueue gets this.
+            on_ping: how this process does, in a line; only send is asked.
         """
         self._on_close = on_close
         self._on_controls = on_controls
         self._on_peer = on_peer
         self._on_signal = on_signal
         self._on_detach = on_detach
+        self._on_ping = on_ping
         self._parts = b""
         self._endpoint = Endpoint(loop, sock, self._frame, self._closed, max_fds=8)
 
@@ -71,5 +74,7 @@ class Parent:
             self._on_signal(body)
         elif kind == startwire.DETACH and self._on_detach is not None:
             self._on_detach()
+        elif kind == startwire.PING and self._on_ping is not None:
+            self._endpoint.send(frame(startwire.PONG, self._on_ping()))
         else:
             raise RemoteProtocolError(f"unexpected frame {kind!r} from start")

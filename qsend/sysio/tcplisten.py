@@ -1,4 +1,4 @@
-"""TCP sockets that listen, opened while it is still allowed.
+"""TCP sockets that listen, opened while it is still allowed, or lent to us.
 
 Source: tcp(7), ip(7), ipv6(7).
 """
@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from itertools import cycle, islice
 
 from qsend.core.errors import Fatal
 from qsend.formats.listeners import Listener
+from qsend.sysio.supervisor import LentSockets
 
 BACKLOG = 128
 """Clients that may wait to be taken: a burst of one second, far above what polls."""
 
 
 def listen_on(
-    listeners: Iterable[Listener], *, sharing: int = 1
+    listeners: Iterable[Listener],
+    *,
+    sharing: int = 1,
+    lent: LentSockets | None = None,
 ) -> tuple[tuple[socket.socket, ...], ...]:
     """For each listener, in order, `sharing` sockets that share its port.
 
-    The kernel deals the clients out among them (SO_REUSEPORT).
+    The kernel deals the clients out among them (SO_REUSEPORT). Where a service
+    manager has lent fewer, they are the same ones again: who is first takes a client.
 
     Raises: Fatal, naming the one that cannot be had; then none is open.
     """
@@ -28,6 +34,10 @@ def listen_on(
     shared: list[tuple[socket.socket, ...]] = []
     try:
         for listener in listeners:
+            if lent is not None and (ours := lent.take_tcp(listener)):
+                opened.extend(ours)
+                shared.append(tuple(islice(cycle(ours), sharing)))
+                continue
             if sharing > 1:
                 # Others of our uid could share it, too: another tree must not.
                 _bound(listener, is_shared=False).close()

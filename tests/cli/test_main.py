@@ -12,6 +12,7 @@ import pytest
 from qsend.cli import start as start_command
 from qsend.cli.main import COMMANDS, main
 from qsend.core import family
+from qsend.core.startoptions import StartOptions
 from qsend.procs import start
 
 
@@ -80,13 +81,13 @@ def test_reader_that_leaves_is_no_error() -> None:
 def test_start_passes_its_options_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[start.StartOptions] = []
+    seen: list[StartOptions] = []
     monkeypatch.setattr(start, "main", lambda options, _mains: seen.append(options))
     monkeypatch.chdir(tmp_path)
     argv = ["--home", "h", "--default-delivery", "./Maildir/", "--lspawn", "bin/l"]
     main(["start", *argv, "--clean", "/c"])
     assert seen == [
-        start.StartOptions(
+        StartOptions(
             home=str(tmp_path / "h"),
             single_user=os.getuid() != 0,
             default_delivery=b"./Maildir/",

@@ -7,17 +7,19 @@ whom it met over its sockets, what start said. It greets each peer by name, so t
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from qsend.core.errors import Fatal
-from qsend.procs.start import Main, StartOptions, main
+from qsend.core.startoptions import StartOptions
+from qsend.procs.start import Main, main
 from qsend.sysio import queuemaker
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.boot import Boot
@@ -81,6 +83,7 @@ class Fake:
             on_peer=self.meet,
             on_signal=self.signalled if self.boot.role == "send" else None,
             on_detach=self.detached,
+            on_ping=lambda: f"{self.boot.role} is fine".encode(),
         )
         for name, sock in self.boot.socks.items():
             if name not in NOT_PEERS:
@@ -145,8 +148,15 @@ class Tree:
     """A running start, its log and what its children said."""
 
     def __init__(
-        self, home: Path, *, pace: float = 0.2, run: bool = True, **options: str
+        self,
+        home: Path,
+        *,
+        pace: float = 0.2,
+        environ: Mapping[str, str] | None = None,
+        lent: Sequence[socket.socket] = (),
+        **options: str,
     ) -> None:
+        """`environ` and the sockets `lent` are what a service manager gives."""
         self.home = home
         self.seen: list[Event] = []
         self.log = b""
@@ -163,13 +173,32 @@ class Tree:
             pace=pace,
             **options,  # type: ignore[arg-type]
         )
-        self.pid = fork_child(lambda: self._start(write, wanted), (write,), "start")
+        lent_fds = [sock.fileno() for sock in lent]
+        self.pid = fork_child(
+            lambda: self._start(write, wanted, environ or {}, lent_fds),
+            (write, *lent_fds),
+            "start",
+        )
         os.close(write)
 
     @staticmethod
-    def _start(write: int, options: StartOptions) -> int:
+    def _start(
+        write: int,
+        options: StartOptions,
+        environ: Mapping[str, str],
+        lent_fds: Sequence[int],
+    ) -> int:
         os.dup2(write, 1)
         os.close(write)
+        # They come from 3 on: first up, out of the way, and then down.
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in lent_fds]
+        for number, fd in enumerate(high):
+            os.dup2(fd, 3 + number)
+            os.close(fd)
+        os.environ.update(environ)
+        if lent_fds:
+            os.environ["LISTEN_PID"] = str(os.getpid())
+            os.environ["LISTEN_FDS"] = str(len(lent_fds))
         return main(options, FAKES)
 
     def events(self) -> Iterator[Event]:

@@ -25,7 +25,7 @@ SLOW = "|while ! test -e open; do sleep 0.02; done\n./Maildir/\n"
 LOST = rb"delivery 1: deferral: The_delivery_process_was_lost\._\(#4\.3\.0\)/\n"
 FAST_CHECKS = "from qsend.sysio import spawners; spawners.CHECK_S = 0.2"
 FAST_BRAKE = (
-    "from qsend.procs.start import StartOptions;"
+    "from qsend.core.startoptions import StartOptions;"
     "StartOptions.__init__.__kwdefaults__['pace'] = 0.02"
 )
 
