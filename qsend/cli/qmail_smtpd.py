@@ -16,8 +16,7 @@ from collections.abc import Container, Iterator, Sequence
 from qsend.cli.options import teach, wants_help
 from qsend.core import smtpdreplies as replies
 from qsend.core.errors import PermFail, QsendError, TempFail
-from qsend.core.lookups import YesNo
-from qsend.core.relay import Refused, Taken, judge_existence, settle
+from qsend.core.relay import Refused, Taken, judge_existence
 from qsend.core.smtpd import Dialogue
 from qsend.core.smtpdsteps import (
     Abandon,
@@ -32,18 +31,16 @@ from qsend.core.smtpdsteps import (
     Step,
     databytes_of,
 )
-from qsend.core.users import Trouble
 from qsend.formats.accesscontrols import parse_access
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.smtpdcontrols import SmtpdSettings, parse_smtpd
-from qsend.formats.smtpreceived import render_smtp_received
+from qsend.formats.smtpreceived import render_received_of
 from qsend.sysio import clock
 from qsend.sysio.clientline import ClientGone, ClientLine, ClientSilent
 from qsend.sysio.home import find_home, read_control
-from qsend.sysio.lookupclient import LookupClient, is_asked
+from qsend.sysio.hostask import HostAsk
 from qsend.sysio.mailqueue import inject
-from qsend.sysio.morehosts import MoreHosts
-from qsend.sysio.stderr import ensure_stderr
+from qsend.sysio.stderr import complain, ensure_stderr
 
 CONTROLS = (
     "me", "badmailfrom", "databytes", "envnoathost", "localiphost", "maxrecipients",
@@ -125,8 +122,7 @@ def _refuse() -> int:
 
 
 def _complain(words: str) -> None:
-    if not os.path.sameopenfile(1, 2):  # inetd gives the connection as 2, too
-        os.write(2, f"qmail-smtpd: {words}\n".encode("utf-8", "backslashreplace"))
+    complain("qmail-smtpd", words)
 
 
 class _Stop(Exception):
@@ -149,7 +145,7 @@ class _Session:
     ) -> None:
         self.line = ClientLine(0, 1, settings.timeout_s)
         self._home = home
-        self._more = MoreHosts(home)
+        self._hosts = HostAsk(home, _complain)
         environ = os.environb
         rules = ServerRules(
             greeting=settings.greeting,
@@ -200,29 +196,10 @@ class _Session:
         if isinstance(asked.verdict, Taken):
             verdict = asked.verdict
         else:
-            answers = [self._more.lists(asked.verdict.host)]
-            if answers[0] is not True:
-                answers.append(self._database_lists(asked.verdict.host))
-            verdict = settle(asked.verdict, *answers)
+            verdict = self._hosts.settle(asked.verdict)
         if asked.checks and isinstance(verdict, Taken):
-            return judge_existence(verdict, self._exists(verdict.recip))
+            return judge_existence(verdict, self._hosts.exists(verdict.recip))
         return verdict
-
-    def _database_lists(self, host: bytes) -> YesNo:
-        try:
-            if not is_asked(self._home):
-                return False
-            with LookupClient(self._home) as lookup:
-                return lookup.rcpthost(host)
-        except TempFail as exc:
-            return _trouble(exc)
-
-    def _exists(self, address: bytes) -> YesNo:
-        try:
-            with LookupClient(self._home) as lookup:
-                return lookup.exists(address)
-        except TempFail as exc:
-            return _trouble(exc)
 
     # Messages
 
@@ -246,16 +223,8 @@ class _Session:
 
     def _pieces(self, begin: Begin) -> Iterator[bytes]:
         """The message as it comes. Raises: _Stop when it is not taken, ClientGone."""
-        environ = os.environb
-        local = environ.get(b"TCPLOCALHOST") or environ.get(b"TCPLOCALIP")
-        yield render_smtp_received(
-            address=environ.get(b"TCPREMOTEIP") or b"unknown",
-            host=environ.get(b"TCPREMOTEHOST"),
-            info=environ.get(b"TCPREMOTEINFO"),
-            helo=begin.helo,
-            local=local or b"unknown",
-            protocol=begin.protocol,
-            now=clock.now(),
+        yield render_received_of(
+            os.environb, helo=begin.helo, protocol=begin.protocol, now=clock.now()
         )
         while True:
             match self._next():
@@ -267,8 +236,3 @@ class _Session:
                     continue
                 case step:
                     raise _Stop(step)
-
-
-def _trouble(exc: TempFail) -> Trouble:
-    _complain(str(exc))
-    return Trouble(text=str(exc).encode("utf-8", "backslashreplace"))

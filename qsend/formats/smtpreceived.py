@@ -5,6 +5,8 @@ Source: received.c; RFC 5321 4.4, RFC 3848 (the word behind "with").
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from qsend.formats.received import render_date
 
 _KEPT = frozenset(
@@ -45,4 +47,20 @@ def render_smtp_received(
         local.translate(_SAFE),
         protocol,
         render_date(now),
+    )
+
+
+def render_received_of(
+    environ: Mapping[bytes, bytes], *, helo: bytes | None, protocol: bytes, now: int
+) -> bytes:
+    """The same for a client of whom tcpserver has told by the environment."""
+    local = environ.get(b"TCPLOCALHOST") or environ.get(b"TCPLOCALIP")
+    return render_smtp_received(
+        address=environ.get(b"TCPREMOTEIP") or b"unknown",
+        host=environ.get(b"TCPREMOTEHOST"),
+        info=environ.get(b"TCPREMOTEINFO"),
+        helo=helo,
+        local=local or b"unknown",
+        protocol=protocol,
+        now=now,
     )

@@ -19,6 +19,7 @@ from qsend.core.relay import (
     settle,
 )
 from qsend.core.repeats import Repeats
+from qsend.core.users import Trouble
 from qsend.formats.tcprules import rules_name
 from qsend.sysio import clock
 from qsend.sysio.accessfile import AccessFile
@@ -73,6 +74,8 @@ class Gatekeeper:
     async def settle(self, unlisted: Unlisted, lookup: LookupLine) -> Taken | Refused:
         """Whether a recipient is taken that control/rcpthosts does not list."""
         answers = [self._more.lists(unlisted.host)]
+        if isinstance(answers[0], Trouble):
+            self.note(answers[0].text.decode("utf-8", "replace"))
         if answers[0] is not True and self.has_database:
             answers.append(await lookup.rcpthost(unlisted.host))
         return settle(unlisted, *answers)

@@ -21,3 +21,9 @@ def ensure_stderr() -> None:
             os.close(null)
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - for good
+
+
+def complain(program: str, words: str) -> None:
+    """One line for the log, unless inetd gave the client as descriptor 2, too."""
+    if not os.path.sameopenfile(1, 2):
+        os.write(2, f"{program}: {words}\n".encode("utf-8", "backslashreplace"))
