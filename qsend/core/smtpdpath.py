@@ -109,7 +109,7 @@ def mail_refusal(
                 pass
             case b"AUTH" if offers_login and value:
                 pass
-            case b"SIZE" | b"BODY" | b"SMTPUTF8" | b"AUTH":
+            case b"SIZE" | b"BODY" | b"SMTPUTF8":
                 return replies.SYNTAX
             case _:
                 return replies.UNKNOWN_PARAMETER
