@@ -10,12 +10,15 @@ mail for nobody, and recipients are judged under the address that percenthack ma
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 from collections.abc import Container, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from qsend.cli.options import teach, wants_help
 from qsend.core import smtpdreplies as replies
 from qsend.core.errors import PermFail, QsendError, TempFail
+from qsend.core.milter import Discarded, Refusal
 from qsend.core.relay import Refused, Taken, judge_existence
 from qsend.core.smtpd import Dialogue
 from qsend.core.smtpdsteps import (
@@ -23,6 +26,7 @@ from qsend.core.smtpdsteps import (
     Begin,
     Bye,
     Chunk,
+    Filter,
     Finish,
     Judge,
     Peer,
@@ -33,6 +37,7 @@ from qsend.core.smtpdsteps import (
 )
 from qsend.formats.accesscontrols import parse_access
 from qsend.formats.control import Controls, parse_controls
+from qsend.formats.milters import Milter
 from qsend.formats.smtpdcontrols import SmtpdSettings, parse_smtpd
 from qsend.formats.smtpreceived import render_received_of
 from qsend.sysio import clock
@@ -42,10 +47,13 @@ from qsend.sysio.hostask import HostAsk
 from qsend.sysio.mailqueue import inject
 from qsend.sysio.stderr import complain, ensure_stderr
 
+if TYPE_CHECKING:
+    from qsend.sysio.blockingfilters import BlockingFilters
+
 CONTROLS = (
     "me", "badmailfrom", "databytes", "envnoathost", "localiphost", "maxrecipients",
-    "maxsmtperrors", "percenthack", "rcpthosts", "recipientcheck", "smtpgreeting",
-    "timeoutsmtpd",
+    "maxsmtperrors", "milters", "percenthack", "rcpthosts", "recipientcheck",
+    "smtpgreeting", "timeoutsmtpd",
 )  # fmt: skip
 _GONE = 1
 _FIRST_S = 60.0
@@ -94,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
         session.line.write(b"451 4.3.0 internal trouble (#4.3.0)\r\n")
         return session.leave()
     finally:
-        session.line.close()
+        session.close()
 
 
 def _open(home: str) -> _Session:
@@ -133,6 +141,10 @@ class _Stop(Exception):
         self.step = step
 
 
+def _queued(qp: int) -> Say:
+    return Say(text=b"250 2.0.0 ok %d qp %d\r\n" % (clock.now(), qp))
+
+
 class _Session:
     """One client."""
 
@@ -156,10 +168,26 @@ class _Session:
             errors_max=settings.errors_max,
             checks_recipients=settings.checks_recipients,
         )
+        self._filters = self._open_filters(settings.milters, controls.me)
         peer = Peer(
-            relay_suffix=environ.get(b"RELAYCLIENT"), databytes=databytes_of(environ)
+            relay_suffix=environ.get(b"RELAYCLIENT"),
+            databytes=databytes_of(environ),
+            is_filtered=self._filters is not None,
         )
         self._talk = Dialogue(rules, peer)
+
+    def _open_filters(
+        self, milters: Sequence[Milter], me: bytes
+    ) -> BlockingFilters | None:
+        met = [each for each in milters if each.serves(is_submission=False)]
+        if not met:
+            return None
+        # Who has no filters does not wait for it to load.
+        module = importlib.import_module("qsend.sysio.blockingfilters")
+        made: BlockingFilters = module.BlockingFilters(
+            self._home, met, me, os.environb, _complain
+        )
+        return made
 
     def run(self) -> int:
         """Serve until the client goes. Raises: ClientGone."""
@@ -170,11 +198,20 @@ class _Session:
                 step = self._take(step)
             if isinstance(step, Judge):
                 step = self._talk.judged(self._judge(step))
+            if isinstance(step, Filter):
+                assert self._filters is not None
+                step = self._talk.filtered(step, self._filters.recipient(step))
             assert isinstance(step, Say | Bye)  # nothing else is offered
             self.line.write(step.text)
             if isinstance(step, Bye):
                 self.line.flush()
                 return 0 if step.text.startswith(b"221") else _GONE
+
+    def close(self) -> None:
+        """Forget the client."""
+        if self._filters is not None:
+            self._filters.close()
+        self.line.close()
 
     def leave(self) -> int:
         """Say the last words, if the client still takes them; the exit code."""
@@ -208,18 +245,46 @@ class _Session:
         self.line.write(replies.GO_AHEAD)
         pieces = self._pieces(begin)
         try:
-            qp = inject(self._home, pieces, begin.sender, begin.recips, os.environ)
+            if self._filters is not None:
+                return self._filter(self._filters, begin, pieces)
+            return self._queue(begin.sender, begin.recips, pieces)[0]
         except _Stop as stop:
             return stop.step
+
+    def _filter(
+        self, filters: BlockingFilters, begin: Begin, pieces: Iterator[bytes]
+    ) -> Step:
+        """Have the message looked at, and queue what is left. Raises: _Stop ..."""
+        received = next(pieces)
+        filters.begin()
+        try:
+            for piece in pieces:
+                filters.write(piece)
+            found = filters.finish(begin.sender, begin.recips)
+            if isinstance(found, Refusal):
+                return self._talk.refused(found.text)
+            if isinstance(found, Discarded):
+                return _queued(0)
+            chunks = itertools.chain([received], found.chunks)
+            reply, qp = self._queue(found.sender, found.recips, chunks)
+            if qp:
+                filters.tell_queued(found, qp)
+            return reply
+        finally:
+            filters.abandon()
+
+    def _queue(
+        self, sender: bytes, recips: Sequence[bytes], pieces: Iterator[bytes]
+    ) -> tuple[Say, int]:
+        """Queue it: the reply, and its qp, 0 without. Raises: _Stop, ClientGone."""
+        try:
+            qp = inject(self._home, pieces, sender, recips, os.environ)
         except (PermFail, TempFail) as exc:
-            try:
-                for _ in pieces:
-                    pass  # the client says all before it listens
-            except _Stop as stop:
-                return stop.step
+            for _ in pieces:
+                pass  # the client says all before it listens
             code = 554 if isinstance(exc, PermFail) else 451
-            return Say(text=replies.reply(code, str(exc)))
-        return Say(text=b"250 2.0.0 ok %d qp %d\r\n" % (clock.now(), qp))
+            return Say(text=replies.reply(code, str(exc))), 0
+        return _queued(qp), qp
 
     def _pieces(self, begin: Begin) -> Iterator[bytes]:
         """The message as it comes. Raises: _Stop when it is not taken, ClientGone."""

@@ -128,6 +128,7 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
             "localiphost",
             "maxrecipients",
             "maxsmtperrors",
+            "milters",
             "percenthack",
             "rbl",
             "rcpthosts",

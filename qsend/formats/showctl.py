@@ -245,6 +245,7 @@ TABLE: Mapping[str, Sentences] = {
     "maxsmtperrors": number(20, "Errors of one SMTP session: "),
     "recipientcheck": number(0, "Recipients here must exist (1), or not (0): "),
     "smtpproxies": several("No balancers.", "PROXY protocol from ", "."),
+    "milters": several("No mail filters.", "Mail filter: ", ""),
     "qmtplisten": several("No QMTP service.", "QMTP at ", "."),
     "qmqplisten": several("No QMQP service.", "QMQP at ", "."),
     "concurrencyqmtpd": number(200, "QMTP and QMQP sessions at once: "),

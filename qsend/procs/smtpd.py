@@ -4,8 +4,10 @@ uid qmaild, gid nofiles, no other group. Descriptors at entry: 0 to 2, "start",
 "enqueue", "lookup", "login", and listening sockets "smtplisten0" ... in the order of
 control/smtplisten, each sharing its port with those of its siblings. It reads
 control/tcp.smtp.cdb and control/morercpthosts.cdb, asks DNS servers about block
-lists, and opens nothing else; a message goes to enqueue as it comes. start gone: all
-sessions end, and what was not acknowledged is not queued.
+lists, and opens nothing else; a message goes to enqueue as it comes. With
+control/milters it also connects to these, and keeps what they look at in run/milter,
+without names. start gone: all sessions end, and what was not acknowledged is not
+queued.
 Exit codes: 0 when start ended the line, 111 on anything unexpected.
 Source: docs/ARCHITECTURE.md; qmail-smtpd(8).
 """
@@ -30,7 +32,7 @@ from qsend.formats.control import parse_controls
 from qsend.formats.listeners import Listener
 from qsend.formats.loginwire import LoginOutcome
 from qsend.formats.smtpdcontrols import LISTEN, SUBMISSION, SmtpdSettings, parse_smtpd
-from qsend.sysio import aioprocess
+from qsend.sysio import aioprocess, spool
 from qsend.sysio.admission import Admission
 from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.asklines import LoginLine, LookupLine
@@ -43,12 +45,16 @@ from qsend.sysio.localaddrs import OwnAddresses
 from qsend.sysio.milterpool import MilterPool
 from qsend.sysio.parent import Parent
 from qsend.sysio.rbl import BlockLists
+from qsend.sysio.sandbox import Extras
 from qsend.sysio.smtpdclient import SmtpdClient
 from qsend.sysio.tls import server_context
 
 TITLE = "qmail-smtpd: qsend"
 _FDS_SPARE = 600
 """Descriptors for wires, listeners, the loop and questions to DNS servers."""
+
+_SPOOLS = 2
+"""Files that a client with filters may have, as a rule."""
 
 
 class Smtpd:
@@ -60,6 +66,7 @@ class Smtpd:
         loop: asyncio.AbstractEventLoop,
         gate: Gatekeeper,
         own: OwnAddresses,
+        extras: Extras,
     ) -> None:
         # A connection may break while it is set up.
         self._crash = aioprocess.Crash(loop, harmless=(OSError,))
@@ -73,6 +80,7 @@ class Smtpd:
         self._dns = Dns(boot.controls.resolvers)
         self._lists = BlockLists(self._dns)
         self._home = boot.home
+        self._extras = extras
         self._pool = MilterPool()
         self._settings = SmtpdSettings()
         self._certificate = b""
@@ -203,6 +211,10 @@ class Smtpd:
             os.write(2, logline.warning(f"qmail-smtpd: keeping controls: {exc}"))
             return
         self._gate.forget()
+        if _extras(self._settings) != self._extras:
+            # What it may do cannot grow: start makes another one, with these controls.
+            self._tell("control/milters: starting again, to reach all filters")
+            self._loop.stop()
 
     def _configure(self, files: Mapping[str, bytes], generation: int) -> None:
         """Raises: ConfigError; then nothing has changed."""
@@ -236,16 +248,29 @@ class Smtpd:
             self._gate.warn(access.relay)
 
 
+def _extras(settings: SmtpdSettings) -> Extras:
+    """What filters need of the sandbox."""
+    milters = settings.milters
+    return Extras(
+        unix=any(milter.path for milter in milters),
+        writes=(spool.DIRECTORY,) if milters else (),
+    )
+
+
 def main(boot: Boot) -> int:
     """Serve until start closes its line; the exit code.
 
     Raises: whatever was unexpected, for the one line that fork_child writes.
     """
     settings = parse_smtpd(boot.files, boot.controls.me)
-    aioprocess.begin(TITLE, settings.sessions_max + _FDS_SPARE)
+    each = 1 + (len(settings.milters) + _SPOOLS if settings.milters else 0)
+    aioprocess.begin(TITLE, settings.sessions_max * each + _FDS_SPARE)
     gate, own = Gatekeeper(boot.home, "smtp"), OwnAddresses()
-    loop = aioprocess.confine(boot.accounts.qmaild, "smtpd", gate.directories)
-    smtpd = Smtpd(boot, loop, gate, own)
+    extras = _extras(settings)
+    loop = aioprocess.confine(
+        boot.accounts.qmaild, "smtpd", gate.directories, home=boot.home, extras=extras
+    )
+    smtpd = Smtpd(boot, loop, gate, own, extras)
     loop.run_until_complete(smtpd.listen(boot))
     loop.run_forever()
     smtpd.close()

@@ -33,17 +33,22 @@ def begin(title: str, descriptors: int) -> None:
 
 
 def confine(
-    account: Account, role: str, reads: Iterable[str] = ()
+    account: Account,
+    role: str,
+    reads: Iterable[str] = (),
+    *,
+    home: str | None = None,
+    extras: sandbox.Extras = sandbox.NO_EXTRAS,
 ) -> asyncio.AbstractEventLoop:
     """Become `account`, give up what `role` does not need, and make the loop.
 
     Args:
-        reads: as sandbox.apply.
+        reads, home, extras: as sandbox.apply.
     Raises: Fatal.
     """
     privilege.drop(account)
     privilege.harden()
-    sandbox.apply(role, reads=reads)
+    sandbox.apply(role, home, reads, extras)
     # Not before: libuv would make an io_uring, past which no filter sees.
     return uvloop.new_event_loop()
 

@@ -25,8 +25,8 @@ INJECTING = ("me", "defaultdomain", "defaulthost", "idhost", "plusdomain")
 """Controls that qmail-inject reads as whoever sends mail."""
 RECEIVING = (
     "me", "badmailfrom", "databytes", "envnoathost", "localiphost", "maxrecipients",
-    "maxsmtperrors", "morercpthosts", "morercpthosts.cdb", "percenthack", "rbl",
-    "rcpthosts", "recipientcheck", "smtpgreeting", "timeoutrbl", "timeoutsmtpd",
+    "maxsmtperrors", "milters", "morercpthosts", "morercpthosts.cdb", "percenthack",
+    "rbl", "rcpthosts", "recipientcheck", "smtpgreeting", "timeoutrbl", "timeoutsmtpd",
     *map(rules_name, SERVICES),
 )  # fmt: skip
 """Controls that network services read as qmaild."""

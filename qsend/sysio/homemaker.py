@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from qsend.core.errors import Fatal
 from qsend.core.model import Account, Accounts
+from qsend.sysio import spool
 
 ALIASES = ("root", "postmaster", "mailer-daemon")
 """The names that every mail system answers to."""
@@ -44,6 +45,12 @@ def directories(accounts: Accounts) -> tuple[Directory, ...]:
         # What send keeps between runs that is no part of the queue.
         Directory(
             path="run/send", mode=0o700, owner=Account(uid=accounts.qmails.uid, gid=gid)
+        ),
+        # Messages, without names, while mail filters look at them.
+        Directory(
+            path=spool.DIRECTORY,
+            mode=0o700,
+            owner=Account(uid=accounts.qmaild.uid, gid=gid),
         ),
     )
 

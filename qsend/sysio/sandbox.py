@@ -15,7 +15,7 @@ import stat
 import struct
 import sysconfig
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qsend.sysio import seccomp
 
@@ -84,7 +84,24 @@ CONFINED: Sequence[str] = tuple(role for role in _POLICIES if role != "parser")
 """The kinds of children that are confined."""
 
 
-def apply(role: str, home: str | None = None, reads: Iterable[str] = ()) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What a process needs besides, as its controls say: unix sockets, and directories
+    below the home to write in."""
+
+    unix: bool = False
+    writes: tuple[str, ...] = ()
+
+
+NO_EXTRAS = Extras()
+
+
+def apply(
+    role: str,
+    home: str | None = None,
+    reads: Iterable[str] = (),
+    extras: Extras = NO_EXTRAS,
+) -> list[str]:
     """Confine this process to what `role` needs, for good.
 
     Nothing is executed, no other process signalled or traced. remote and parser
@@ -98,6 +115,11 @@ def apply(role: str, home: str | None = None, reads: Iterable[str] = ()) -> list
     policy = _POLICIES.get(role)
     if policy is None:
         return []
+    policy = replace(
+        policy,
+        sockets=tuple({*policy.sockets, *(_UNIX if extras.unix else ())}),
+        writes=(*policy.writes, *extras.writes),
+    )
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     active = []
     if _landlock(policy, home, reads):

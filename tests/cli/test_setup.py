@@ -71,6 +71,7 @@ def test_root_setup_makes_the_tree_of_the_spec_and_is_idempotent(
         "users": (0o40755, 0, qmail),
         "run": (0o40755, 0, qmail),
         "run/send": (0o40700, accounts.qmails.uid, qmail),
+        "run/milter": (0o40700, accounts.qmaild.uid, qmail),
         "bin": (0o40755, 0, qmail),
         "alias": (0o42755, accounts.alias.uid, qmail),
         "control/me": (0o100644, 0, qmail),

@@ -209,6 +209,7 @@ def test_home_has_documented_owners_and_modes(
         "run": (root, 0o40755), "users": (root, 0o40755),
         "alias": (accounts.alias.uid, 0o42755),
         "run/send": (accounts.qmails.uid, 0o40700),
+        "run/milter": (accounts.qmaild.uid, 0o40700),
         "run/control.sock": (accounts.qmails.uid, 0o140600),
         "run/enqueue.sock": (root, 0o140666), "run/lookup.sock": (root, 0o140666),
         "control/me": (root, 0o100644), "control/sqlserver": (root, 0o100600),
