@@ -125,3 +125,44 @@ class Opendkim:
             (self._directory / "none").write_text("192.0.2.1\n")
         with running(command, None, port):
             yield f"inet:{port}@127.0.0.1"
+
+
+_RSPAMD = """\
+options {
+  tempdir = "%(directory)s";
+  url_tld = "%(directory)s/tld";
+  filters = "";
+  dns { nameserver = ["127.0.0.1:1"]; timeout = 0.1s; retransmits = 1; }
+  gtube_patterns = "all";
+}
+logging { type = "console"; level = "warning"; }
+actions { reject = 15; add_header = 6; greylist = 4; }
+worker "rspamd_proxy" {
+  bind_socket = "127.0.0.1:%(port)d";
+  milter = yes;
+  count = 1;
+  upstream "local" { default = yes; self_scan = yes; }
+}
+lua = "%(directory)s/rspamd.lua";
+"""
+_RSPAMD_LUA = """\
+rspamd_config:register_symbol({
+  name = 'ADDS', type = 'postfilter',
+  callback = function(task)
+    task:set_milter_reply({ add_headers = { ['X-Rspamd'] = 'seen' } })
+  end
+})
+"""
+
+
+@contextmanager
+def rspamd(directory: Path) -> Iterator[str]:
+    """One that adds a field and knows GTUBE; the line for control/milters."""
+    (port,) = free_ports(1)
+    (directory / "tld").write_text("com\nexample\n")  # the real list takes a minute
+    (directory / "rspamd.lua").write_text(_RSPAMD_LUA)
+    config = directory / "rspamd.conf"
+    config.write_text(_RSPAMD % {"directory": directory, "port": port})
+    command = ["/usr/bin/rspamd", "-f", "-i", "-c", str(config)]
+    with running(command, None, port):
+        yield f"inet:{port}@127.0.0.1"

@@ -84,7 +84,7 @@ def _milter(words: list[str]) -> Milter:
     seen = set()
     for word in words[1:]:
         key = word.partition("=")[0]
-        kind = "tempfail" if key in _DOWNS else key
+        kind = "tempfail" if key in _DOWNS else "smtp" if key in _LISTENERS else key
         if kind in seen:
             raise ValueError(f"{word} is one too many")
         seen.add(kind)

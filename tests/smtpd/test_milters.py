@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.miltertools import Libmilter, Opendkim
+from tests.miltertools import Libmilter, Opendkim, rspamd
 from tests.smtpdtree import SmtpTree, tcpserver
 
 pytestmark = pytest.mark.root
 
 MAIL = b"From: me@far.example\r\nSubject: a\r\n folded\r\n\r\nbody\r\n.dot\r\n"
+
+GTUBE = (
+    MAIL + b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n"
+)
 
 
 @pytest.fixture
@@ -131,10 +135,10 @@ def test_refusals_reach_the_client(
     assert unstarted.queued() == []
 
 
-def refusal(smtp: SmtpTree, port: int) -> tuple[int, bytes]:
+def refusal(smtp: SmtpTree, port: int, text: bytes = MAIL) -> tuple[int, bytes]:
     with smtp.client(port) as client:
         try:
-            client.sendmail("me@far.example", ["box@here.example"], MAIL)
+            client.sendmail("me@far.example", ["box@here.example"], text)
         except smtplib.SMTPRecipientsRefused as exc:
             return exc.recipients["box@here.example"]
         except smtplib.SMTPResponseException as exc:
@@ -239,6 +243,25 @@ def test_one_signs_and_the_next_verifies(unstarted: SmtpTree, open_tmp: Path) ->
         b"\n" + text
     )
     assert re.search(rb"Authentication-Results: here\.example;\s+dkim=pass", text)
+
+
+def test_rspamd_adds_a_field_and_refuses_gtube(
+    unstarted: SmtpTree, open_tmp: Path
+) -> None:
+    directory = open_tmp / "rspamd"
+    directory.mkdir()
+    with rspamd(directory) as line:
+        unstarted.tree.control("milters", f"{line}\n")
+        unstarted.start()
+        for _ in range(2):  # the second has the connection of the first
+            assert refusal(unstarted, unstarted.port, GTUBE) == (
+                554,
+                b"5.7.1 Gtube pattern",
+            )
+        send(unstarted)
+        text = delivered(unstarted)
+    assert text.startswith(as_it_came().partition(b"\n\n")[0])
+    assert b"\nX-Rspamd: seen\n" in text
 
 
 def test_large_message_goes_through_a_file(unstarted: SmtpTree, lib: Libmilter) -> None:
