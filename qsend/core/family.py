@@ -137,6 +137,7 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
             "servercert.pem",
             "smtpgreeting",
             "smtplisten",
+            "smtpnames",
             "smtpproxies",
             "timeoutrbl",
             "timeoutsmtpd",

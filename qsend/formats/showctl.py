@@ -244,6 +244,7 @@ TABLE: Mapping[str, Sentences] = {
     "maxrecipients": number(1000, "Recipients of one SMTP message: "),
     "maxsmtperrors": number(20, "Errors of one SMTP session: "),
     "recipientcheck": number(0, "Recipients here must exist (1), or not (0): "),
+    "smtpnames": number(0, "Names of clients are looked up (1), or not (0): "),
     "smtpproxies": several("No balancers.", "PROXY protocol from ", "."),
     "milters": several("No mail filters.", "Mail filter: ", ""),
     "qmtplisten": several("No QMTP service.", "QMTP at ", "."),

@@ -30,6 +30,7 @@ NUMBERS: Mapping[str, tuple[int, int, int]] = {
     "maxrecipients": (1000, 1, 100_000),
     "maxsmtperrors": (20, 1, 100_000),
     "recipientcheck": (0, 0, 1),
+    "smtpnames": (0, 0, 1),
 }
 """The one-number files: default, least, most."""
 LISTEN = "smtplisten"
@@ -62,6 +63,7 @@ class SmtpdSettings:
     recipients_max: int = 1000
     errors_max: int = 20
     checks_recipients: bool = False
+    looks_up_names: bool = False
     proxies: tuple[Network, ...] = ()
     milters: tuple[Milter, ...] = ()
     certificate: bytes = field(default=b"", repr=False)
@@ -111,6 +113,7 @@ def parse_smtpd(files: Mapping[str, bytes], me: bytes) -> SmtpdSettings:
         recipients_max=numbers["maxrecipients"],
         errors_max=numbers["maxsmtperrors"],
         checks_recipients=bool(numbers["recipientcheck"]),
+        looks_up_names=bool(numbers["smtpnames"]),
         proxies=proxies,
         milters=milters,
         certificate=files.get(CERTIFICATE, b""),

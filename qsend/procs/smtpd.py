@@ -37,6 +37,7 @@ from qsend.sysio.admission import Admission
 from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.asklines import LoginLine, LookupLine
 from qsend.sysio.boot import Boot
+from qsend.sysio.clientname import client_name
 from qsend.sysio.dns import Dns
 from qsend.sysio.filters import Filters
 from qsend.sysio.gatekeeper import Gatekeeper
@@ -47,6 +48,7 @@ from qsend.sysio.parent import Parent
 from qsend.sysio.rbl import BlockLists
 from qsend.sysio.sandbox import Extras
 from qsend.sysio.smtpdclient import SmtpdClient
+from qsend.sysio.smtpddesk import Visitor
 from qsend.sysio.tls import server_context
 
 TITLE = "qmail-smtpd: qsend"
@@ -76,7 +78,7 @@ class Smtpd:
         self._is_first = boot.role == "smtpd0"
         self._gate = gate
         self._own = own
-        self._admission: Admission[SmtpdClient] = Admission(1, 1)
+        self._admission: Admission[Visitor] = Admission(1, 1)
         self._dns = Dns(boot.controls.resolvers)
         self._lists = BlockLists(self._dns)
         self._home = boot.home
@@ -129,11 +131,17 @@ class Smtpd:
         """Whether it is a balancer that tells whose client it has."""
         return self._settings.is_proxy(address)
 
+    async def name(self, address: str) -> bytes | None:
+        """The client's name, where names are looked up."""
+        if not self._settings.looks_up_names:
+            return None
+        return await client_name(self._dns, address)
+
     def lets_in(self, client: Client) -> Access | None:
         """What the access rules say; None when they cannot be read."""
         return self._gate.lets_in(client)
 
-    def enter(self, client: SmtpdClient) -> bool:
+    def enter(self, client: Visitor) -> bool:
         """Whether there is room for one more, in all and from its network."""
         if self._admission.enter(client):
             return True
@@ -143,7 +151,7 @@ class Smtpd:
         self.note(f"control/{full}: clients are sent away")
         return False
 
-    def leave(self, client: SmtpdClient) -> None:
+    def leave(self, client: Visitor) -> None:
         """The client has gone."""
         self._admission.leave(client)
 

@@ -30,10 +30,12 @@ import dns.rdtypes.ANY.DNAME
 import dns.rdtypes.ANY.MX
 import dns.rdtypes.ANY.NS
 import dns.rdtypes.ANY.OPT
+import dns.rdtypes.ANY.PTR
 import dns.rdtypes.ANY.SOA
 import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
+import dns.rrset
 
 from qsend.core.mx import canonical
 from qsend.formats.control import Resolver
@@ -66,14 +68,16 @@ class Answer:
 
     `mx` holds (preference, target without final dot; b"" for the root) after an
     MX question, `addresses` canonical text after one for A or AAAA, `texts` one
-    text for each TXT record; all in answer order and empty unless FOUND. `ttl_s`
-    says how long the answer is good; `reason` says in words what the TROUBLE was.
+    text for each TXT record, `names` those of PTR records without final dot; all in
+    answer order and empty unless FOUND. `ttl_s` says how long the answer is good;
+    `reason` says in words what the TROUBLE was.
     """
 
     outcome: Outcome
     mx: tuple[tuple[int, bytes], ...] = ()
     addresses: tuple[str, ...] = ()
     texts: tuple[bytes, ...] = ()
+    names: tuple[bytes, ...] = ()
     ttl_s: int = 0
     reason: str = ""
 
@@ -226,20 +230,27 @@ def read_reply(reply: dns.message.Message) -> Answer:
         if not reply.flags & (dns.flags.AA | dns.flags.RA):
             return trouble("the server only refers to others")
         return Answer(outcome=Outcome.NO_DATA, ttl_s=_negative_ttl_s(reply))
-    mx, addresses, texts = [], [], []
-    for rdata in chain.answer:
+    return _found(chain.answer, chain.minimum_ttl)
+
+
+def _found(rrset: dns.rrset.RRset, ttl_s: int) -> Answer:
+    mx, addresses, texts, names = [], [], [], []
+    for rdata in rrset:
         if isinstance(rdata, dns.rdtypes.ANY.MX.MX):
             mx.append((rdata.preference, b".".join(rdata.exchange.labels[:-1])))
         elif isinstance(rdata, dns.rdtypes.IN.A.A | dns.rdtypes.IN.AAAA.AAAA):
             addresses.append(canonical(rdata.address))
         elif isinstance(rdata, dns.rdtypes.ANY.TXT.TXT):
             texts.append(b"".join(rdata.strings))
+        elif isinstance(rdata, dns.rdtypes.ANY.PTR.PTR):
+            names.append(b".".join(rdata.target.labels[:-1]))
     return Answer(
         outcome=Outcome.FOUND,
         mx=tuple(mx),
         addresses=tuple(addresses),
         texts=tuple(texts),
-        ttl_s=chain.minimum_ttl,
+        names=tuple(names),
+        ttl_s=ttl_s,
     )
 
 

@@ -10,8 +10,7 @@ Source: docs/adr/0007-aiosmtpd-without-its-commands.md; aiosmtpd.smtp.
 from __future__ import annotations
 
 import asyncio
-import ssl
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from aiosmtpd.proxy_protocol import get_proxy
 from aiosmtpd.smtp import SMTP
@@ -24,7 +23,6 @@ from qsend.core.lookups import Login, Proof
 from qsend.core.milter import Refusal
 from qsend.core.milterfacts import ClientFacts
 from qsend.core.mx import canonical
-from qsend.core.relay import Refused, Taken
 from qsend.core.smtpd import Dialogue
 from qsend.core.smtpdsteps import (
     Abandon,
@@ -38,7 +36,6 @@ from qsend.core.smtpdsteps import (
     Peer,
     Say,
     Screen,
-    ServerRules,
     StartTls,
     Step,
     databytes_of,
@@ -48,7 +45,7 @@ from qsend.formats.loginwire import LoginOutcome
 from qsend.formats.smtpdcontrols import SUBMISSION
 from qsend.sysio.filteredletter import tls_facts
 from qsend.sysio.filters import Filters
-from qsend.sysio.intakeline import IntakeLine
+from qsend.sysio.smtpddesk import Desk
 from qsend.sysio.smtpdmessage import Message, begin_message
 from qsend.sysio.tls import TlsBytes
 
@@ -61,46 +58,6 @@ _LINGER_S = 30.0
 _INTAKE_S = 7200.0
 """While the client waits for us, for filters say, its own time limit does not run."""
 _NO_HANDLER = object()
-
-
-class Desk(Protocol):
-    """What a client needs of the process."""
-
-    rules: ServerRules
-    me: bytes
-    timeout_s: float
-    context: ssl.SSLContext | None
-    intake: IntakeLine
-
-    def is_proxy(self, address: str) -> bool:
-        """Whether it is a balancer that tells whose client it has."""
-
-    def lets_in(self, client: Client) -> Access | None:
-        """What the access rules say; None when they cannot be read."""
-
-    def enter(self, client: SmtpdClient) -> bool:
-        """Whether there is room for one more, in all and from its network."""
-
-    def leave(self, client: SmtpdClient) -> None:
-        """The client has gone."""
-
-    def note(self, text: str) -> None:
-        """Tell the operator, the same thing not too often."""
-
-    def has_lists(self) -> bool:
-        """Whether there are block lists to be asked."""
-
-    def filters(self, listener: Listener) -> Filters | None:
-        """New ones for a client of `listener`; None: it meets none."""
-
-    async def screen(self, address: str, access: Access) -> bytes | None:
-        """What the block lists say: the reply to a client that is blocked."""
-
-    async def judge(self, asked: Judge) -> Taken | Refused:
-        """Whether a recipient is taken."""
-
-    async def verify(self, login: Login) -> LoginOutcome:
-        """What a login comes to."""
 
 
 class _Ended(Exception):
@@ -187,9 +144,8 @@ class SmtpdClient(SMTP):
         address = canonical(str(host).partition("%")[0])
         if self._desk.is_proxy(address):
             address = await self._proxied(address)
-        self._client = Client(address=address)
         self.network = network(address.encode())
-        refusal = self._refusal()
+        refusal = await self._refusal(address)
         if refusal is not None:
             if not self._listener.is_tls:
                 self._out.append(refusal)
@@ -198,14 +154,16 @@ class SmtpdClient(SMTP):
         self._talk = Dialogue(self._desk.rules, self._peer(self._access))
         return True
 
-    def _refusal(self) -> bytes | None:
+    async def _refusal(self, address: str) -> bytes | None:
+        if not self._desk.enter(self):
+            return replies.TOO_BUSY
+        name = await self._desk.name(address)
+        self._client = Client(address=address, host=name)
         access = self._desk.lets_in(self._client)
         if access is None:
             return replies.UNREADABLE
         self._access = access
-        if not access.is_allowed:
-            return replies.DENIED
-        return None if self._desk.enter(self) else replies.TOO_BUSY
+        return None if access.is_allowed else replies.DENIED
 
     async def _proxied(self, balancer: str) -> str:
         """The address of a balancer's client. Raises: _Ended without a header."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from qsend.formats.control import Resolver
+from tests.dnsserver import SOA, running_dns
 from tests.mariadb import Database, MariaDb
 from tests.rblserver import running_rbldnsd
 from tests.smtpdtree import Raw, SmtpTree, tcpserver
@@ -14,6 +15,15 @@ from tests.smtpdtree import Raw, SmtpTree, tcpserver
 pytestmark = pytest.mark.root
 
 MAIL = b"MAIL FROM:<a@far.example>"
+ZONES = {
+    "0.0.127.in-addr.arpa": f"""{SOA}
+4 300 IN PTR wrong.good.example.
+4 300 IN PTR mx.Good.example.
+5 300 IN PTR mx.good.example.
+""",
+    "good.example": f"{SOA}mx 300 IN A 127.0.0.4\nwrong 300 IN A 127.0.0.9\n",
+}
+"""127.0.0.5 claims a name that is not its own; 127.0.0.6 has none."""
 RCPT = b"RCPT TO:<box@here.example>"
 
 
@@ -113,3 +123,26 @@ def check_hosts(smtp: SmtpTree, port: int, mariadb: MariaDb) -> None:
     with Raw(port, "127.0.0.4") as raw:
         assert raw.ask(MAIL).startswith(b"250")
         assert raw.ask(b"RCPT TO:<x@fresh.example>").startswith(b"250")
+
+
+def test_names_are_looked_up_and_must_fit(unstarted: SmtpTree) -> None:
+    tree = unstarted.tree
+    with running_dns(ZONES) as server:
+        tree.control("resolvers", server.control)
+        tree.control("smtpnames", "1\n")
+        unstarted.rules('=.good.example:allow,RELAYCLIENT=""\n')
+        unstarted.start()
+        for source, code in (
+            ("127.0.0.4", b"250"),
+            ("127.0.0.5", b"553"),
+            ("127.0.0.6", b"553"),
+        ):
+            with Raw(unstarted.port, source) as raw:
+                raw.ask(MAIL)
+                assert raw.ask(b"RCPT TO:<x@far.example>").startswith(code), source
+                if code == b"250":
+                    raw.ask(b"DATA")
+                    assert raw.ask(b"x\r\n.").startswith(b"250")
+    tree.wait_for(rb"new msg")
+    [queued] = unstarted.queued()
+    assert b"\nReceived: from mx.good.example (127.0.0.4)\n" in queued.read_bytes()
