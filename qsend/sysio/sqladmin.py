@@ -17,6 +17,7 @@ from qsend.core.errors import ConfigError, ConfigFault, Fatal, TempFail
 from qsend.formats.sqlserver import SqlServer
 from qsend.sysio.shipped import find_shipped
 from qsend.sysio.sqlconnection import CONNECT_S, QueryRefused, socket_of
+from qsend.sysio.sqldial import dial
 
 Cell = bytes | str | int | None
 Values = Sequence[Cell] | Mapping[str, bytes] | None
@@ -40,16 +41,16 @@ class SqlAdmin:
         if path is not None and not os.path.exists(path):
             raise TempFail(f"{path}: there is no such socket; does the server run?")
         try:
-            self._connection: Connection[Cursor] = pymysql.connect(
+            self._connection: Connection[Cursor] = dial(
+                path,
+                CONNECT_S,
                 host=server.host,
                 port=server.port or 3306,
-                unix_socket=path,
                 user=server.login,
                 password=server.password,
                 database=server.db if uses_db else None,
                 charset="utf8mb4",
                 autocommit=True,
-                connect_timeout=CONNECT_S,
                 read_timeout=_STATEMENT_S,
                 write_timeout=_STATEMENT_S,
                 program_name="qsend",

@@ -21,6 +21,7 @@ from qsend.core.errors import TempFail
 from qsend.core.sqlrules import Row
 from qsend.formats.sqlserver import SqlServer
 from qsend.sysio import clock
+from qsend.sysio.sqldial import dial
 
 Value = bytes | int
 
@@ -127,10 +128,11 @@ class SqlConnection:
 
 def _connect(server: SqlServer) -> Connection[Cursor]:
     try:
-        return pymysql.connect(
+        return dial(
+            socket_of(server),
+            CONNECT_S,
             host=server.host,
             port=server.port or 3306,
-            unix_socket=socket_of(server),
             user=server.login,
             password=server.password,
             database=server.db,
@@ -140,7 +142,6 @@ def _connect(server: SqlServer) -> Connection[Cursor]:
             autocommit=True,
             sql_mode="",
             init_command="SET SESSION TRANSACTION READ ONLY",
-            connect_timeout=CONNECT_S,
             read_timeout=READ_S,
             write_timeout=READ_S,
             program_name="qsend",
