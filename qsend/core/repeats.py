@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 REPEAT_S = 60.0
+"""A full disk meets every client."""
 _TEXTS_MAX = 1000
 
 

@@ -23,6 +23,7 @@ import setproctitle
 from qsend.core.family import kind
 from qsend.core.model import MessId
 from qsend.core.quota import Limits
+from qsend.core.repeats import Repeats
 from qsend.formats.control import parse_controls
 from qsend.formats.frames import frame
 from qsend.formats.injection import HANDOVER, render_queued
@@ -40,8 +41,6 @@ from qsend.sysio.syncer import Syncer
 _LISTENERS = frozenset({"smtpd", "qmtpd", "qmqpd"})
 _SEND_BACKLOG_MAX = 8
 """Packets of QUEUED that send may leave unread; then the trigger tells it."""
-_REPEAT_S = 60.0
-"""The same trouble is logged once in this time: a full disk meets every client."""
 _TITLE = "qmail-queue: qsend"
 
 
@@ -90,7 +89,7 @@ class Enqueue:
         )
         self._send: Connection | None = None
         self._messids: list[MessId] = []
-        self._told_mono: dict[str, float] = {}
+        self._repeats = Repeats()
         self._is_detaching = False
         self._is_detached = False
         self._parent = Parent(
@@ -195,12 +194,8 @@ class Enqueue:
 
     def _trouble(self, text: str) -> None:
         """Say on the log what the operator should know, not once per message."""
-        now_mono = clock.mono()
-        if now_mono < self._told_mono.get(text, now_mono):
+        if not self._repeats.is_news(text, clock.mono()):
             return
-        if len(self._told_mono) > 1000:
-            self._told_mono.clear()
-        self._told_mono[text] = now_mono + _REPEAT_S
         os.write(2, f"warning: enqueue: {text}\n".encode("utf-8", "backslashreplace"))
 
 

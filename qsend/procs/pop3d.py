@@ -16,7 +16,6 @@ import asyncio
 import os
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Mapping
 
 from qsend.core import logline
@@ -30,6 +29,7 @@ from qsend.formats.loginwire import LoginOutcome
 from qsend.formats.popcontrols import LISTEN, PopSettings, parse_pop
 from qsend.sysio import aioprocess
 from qsend.sysio.accessfile import AccessFile
+from qsend.sysio.admission import Admission
 from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.boot import Boot
 from qsend.sysio.endpoint import Descriptors, Endpoint
@@ -57,10 +57,9 @@ class Pop3d:
         self._poller = AioLoop(loop)
         self._access = access
         self._settings = PopSettings()
+        self._admission: Admission[PopClient] = Admission(1, 1)
         self._certificate = b""
         self._configure(parse_pop(boot.files))
-        self._clients: set[PopClient] = set()
-        self._by_network: Counter[bytes] = Counter()
         self._asked: dict[int, PopClient] = {}
         self._numbers: dict[PopClient, int] = {}
         self._next_number = 0
@@ -90,7 +89,7 @@ class Pop3d:
         """Drop all clients. Raises: what made the loop stop, if it was a surprise."""
         for server in self._servers:
             server.close()
-        for client in list(self._clients):
+        for client in self._admission.guests:
             client.abort()
         self._loop.run_until_complete(asyncio.sleep(0))
         if self._crash.failure is not None:
@@ -109,22 +108,11 @@ class Pop3d:
 
     def enter(self, client: PopClient) -> bool:
         """Whether there is room for one more, in all and from its network."""
-        if (
-            len(self._clients) >= self._settings.sessions_max
-            or self._by_network[client.network] >= self._settings.sessions_per_address
-        ):
-            return False
-        self._clients.add(client)
-        self._by_network[client.network] += 1
-        return True
+        return self._admission.enter(client)
 
     def leave(self, client: PopClient) -> None:
         """The client has gone."""
-        if client in self._clients:
-            self._clients.remove(client)
-            self._by_network[client.network] -= 1
-            if not self._by_network[client.network]:
-                del self._by_network[client.network]
+        self._admission.leave(client)
         number = self._numbers.pop(client, None)
         if number is not None:
             del self._asked[number]
@@ -202,6 +190,8 @@ class Pop3d:
             )
             self._certificate = settings.certificate
         self.timeout_s = settings.timeout_s
+        self._admission.sessions_max = settings.sessions_max
+        self._admission.per_network = settings.sessions_per_address
         self._settings = settings
 
 
