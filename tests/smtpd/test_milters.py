@@ -311,3 +311,15 @@ def test_filters_of_some_listeners(
         ]
     assert codes == ([250, 550] if word == "submission" else [550, 250])
     assert os.path.exists(lib.log)
+
+
+def test_filter_hears_of_tls(unstarted: SmtpTree, lib: Libmilter) -> None:
+    unstarted.tree.control("milters", f"{lib.line}\n")
+    unstarted.start()
+    with lib.run(macros=["{tls_version}", "{cipher_bits}", "{auth_authen}"]):
+        with unstarted.client() as client:
+            client.starttls(context=unstarted.context())
+            client.sendmail("me@far.example", ["box@here.example"], MAIL)
+        heard = lib.heard()
+    assert ["eom", "TLSv1.3", "256", None] in heard
+    assert heard.count(["helo", "c.example"]) == 1
