@@ -272,7 +272,7 @@ def _view_lines(finding: _Finding, view: View) -> Iterator[str]:
     elif view.file:
         yield f"instructions: {view.file}"
     else:
-        yield f"instructions: none of {', '.join(view.tried)} is there"
+        yield f"instructions: there is no {' and no '.join(view.tried)}"
         if not view.failure:
             yield "  the default delivery is used"
     for line in view.lines:

@@ -85,3 +85,14 @@ class AdminHome:
 
     def rows(self, table: str, columns: str = "*") -> list[tuple[object, ...]]:
         return [*self.database.query(f"SELECT {columns} FROM `{table}` ORDER BY 1")]
+
+
+@pytest.fixture
+def admin_home(
+    open_tmp: Path,
+    database: Database,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> AdminHome:
+    """A home with empty tables in a real MariaDB."""
+    return AdminHome(open_tmp, database, capsys, monkeypatch)

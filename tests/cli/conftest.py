@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.adminhome import admin_home as admin_home
 from tests.cli.dotline import DotLine
 
 

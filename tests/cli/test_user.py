@@ -11,17 +11,11 @@ import pytest
 from qsend.core.passwords import Kind
 from qsend.sysio.passwordcheck import check
 from tests.cli.adminhome import GID, UID, AdminHome
-from tests.mariadb import Database
 
 
 @pytest.fixture
-def admin(
-    open_tmp: Path,
-    database: Database,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> AdminHome:
-    return AdminHome(open_tmp, database, capsys, monkeypatch)
+def admin(admin_home: AdminHome) -> AdminHome:
+    return admin_home
 
 
 def facts_of(path: Path) -> tuple[int, int, int]:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.cli.adminhome import AdminHome
-from tests.mariadb import Database
 
 
 @pytest.fixture
-def admin(
-    open_tmp: Path,
-    database: Database,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> AdminHome:
-    made = AdminHome(open_tmp, database, capsys, monkeypatch)
+def admin(admin_home: AdminHome) -> AdminHome:
+    database = admin_home.database
     rows = [(name, 800, 100, f"/mail/{name}", "", "Password", "N") for name in USERS]
     database.insert("mailbox", *rows)
-    return made
+    return admin_home
 
 
 USERS = ("dmp", "iain", "virtual")

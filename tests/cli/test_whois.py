@@ -16,15 +16,9 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def admin(
-    open_tmp: Path,
-    database: Database,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> AdminHome:
-    made = AdminHome(open_tmp, database, capsys, monkeypatch)
-    made.add("dmp")
-    return made
+def admin(admin_home: AdminHome) -> AdminHome:
+    admin_home.add("dmp")
+    return admin_home
 
 
 @pytest.fixture
