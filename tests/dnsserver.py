@@ -187,13 +187,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def running_dns(zones: Mapping[str, str]) -> Iterator[DnsServer]:
-    """A server for these zones: name without final dot, and records with SOA."""
+def running_dns(zones: Mapping[str, str], port: int = 0) -> Iterator[DnsServer]:
+    """A server for these zones: name without final dot, and records with SOA.
+
+    It listens at `port`, or at any free one.
+    """
+    wanted = port
     directory = Path(tempfile.mkdtemp(prefix="qsend-dns-", dir="/tmp"))
     directory.chmod(0o755)
     try:
         for _attempt in range(5):  # another process may have taken the port
-            port = _free_port()
+            port = wanted or _free_port()
             process = _start(directory, _configure(directory, port, zones))
             try:
                 if _answers(process, port, next(iter(zones))):

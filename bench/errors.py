@@ -1,0 +1,7 @@
+"""What a benchmark cannot go on from."""
+
+from __future__ import annotations
+
+
+class BenchError(Exception):
+    """A run that gave no figure; the text says why."""

@@ -1,0 +1,122 @@
+"""What a workload has at hand: peers, sink, DNS, mailboxes, and a measured drain."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from bench import exactly, mailboxes, peers
+from bench.letters import Letter
+from bench.mailboxes import Mailboxes
+from bench.outcome import Outcome
+from bench.peers.base import Site, System
+from bench.proctree import MemoryWatch
+from bench.sink import Sink
+from tests.dnsserver import SOA, running_dns
+
+DOMAINS_MAX = 1000
+TIMEOUT_S = 300.0
+ZONE = "sink.example"
+QSEND, POSTFIX, TUNED, NOTQMAIL = "qsend", "postfix", "postfix-tuned", "notqmail"
+ALL = (QSEND, POSTFIX, NOTQMAIL)
+
+
+@dataclass(slots=True, kw_only=True)
+class Lab:
+    """`scale` multiplies the counts of messages that workloads use by themselves."""
+
+    sink: Sink
+    durability: str = "full"
+    scale: float = 1.0
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _boxes: dict[tuple[int, bool], Mailboxes] = field(default_factory=dict)
+    _has_dns: bool = False
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def count(self, messages: int) -> int:
+        """So many, to scale."""
+        return max(int(messages * self.scale), 20)
+
+    def boxes(self, count: int, *, own_uids: bool = False) -> Mailboxes:
+        """Empty mailboxes; made once for the whole suite."""
+        key = (count, own_uids)
+        if key not in self._boxes:
+            made = mailboxes.made(count, own_uids=own_uids)
+            self._boxes[key] = self._stack.enter_context(made)
+        self._boxes[key].clear()
+        return self._boxes[key]
+
+    def dns(self) -> None:
+        """Have a DNS server for ZONE: good, bad and slow hosts by the hundred."""
+        if not self._has_dns:
+            zones = {ZONE: zone()}
+            self._stack.enter_context(running_dns(zones, port=53))
+            self._has_dns = True
+
+    @contextmanager
+    def system(self, name: str, site: Site) -> Iterator[System]:
+        """A peer that is ended and deleted afterwards."""
+        self.sink.take()
+        system = peers.make(name, site)
+        try:
+            yield system
+        finally:
+            system.close()
+            self.sink.latency(0)
+
+
+def zone() -> str:
+    """dN: an MX each with an address each; silentN and slowN likewise."""
+    kinds = (("d", 1, DOMAINS_MAX), ("silent", 2, 100), ("slow", 3, 100))
+    return SOA + "".join(
+        f"{name}{n} 300 IN MX 10 mx-{name}{n}\n"
+        f"mx-{name}{n} 300 IN A 127.{net}.{n // 250}.{n % 250 + 1}\n"
+        for name, net, count in kinds
+        for n in range(count)
+    )
+
+
+@contextmanager
+def measured(system: System, outcome: Outcome, units: int) -> Iterator[None]:
+    """Time, processor and memory of a running system, from here to the block's end."""
+    outcome.settings = system.settings()
+    outcome.units = units
+    # What setting up has written must not be paid for now.
+    os.sync()
+    with MemoryWatch(system.pid) as memory:
+        cpu_s = system.cpu_s()
+        begin = time.monotonic()
+        yield
+        outcome.seconds = time.monotonic() - begin
+        outcome.cpu_s = system.cpu_s() - cpu_s
+    outcome.peak_mib = memory.peak_mib
+
+
+def drain(
+    system: System,
+    letters: Sequence[Letter],
+    outcome: Outcome,
+    wait: Callable[[], None],
+) -> None:
+    """Queue, let go, and wait for delivery and then for an empty queue."""
+    system.queue(letters)
+    units = sum(len(each.recips) for each in letters)
+    with measured(system, outcome, units):
+        begin = time.time()
+        system.go()
+        wait()
+        system.wait_empty()
+    outcome.extra = {**outcome.extra, "began": begin}
+
+
+def require_at_sink(letters: Iterable[Letter], arrived: Iterable[bytes]) -> None:
+    """Every recipient of every letter once, and nobody else. Raises: BenchError."""
+    exactly.require((recip for each in letters for recip in each.recips), arrived)

@@ -1,0 +1,93 @@
+"""What one run gave, and keeping it: JSON with everything, CSV with the figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.stats import percentile
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """One round of one variant with one system.
+
+    `units` are messages, or recipients in W3; nan stands for what has no meaning there.
+    `latencies_s` run from acceptance to delivery. `error` says why there is no figure.
+    """
+
+    variant: str
+    system: str
+    round: int
+    units: int = 0
+    seconds: float = math.nan
+    cpu_s: float = math.nan
+    peak_mib: float = math.nan
+    p50_ms: float = math.nan
+    p99_ms: float = math.nan
+    error: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, float] = field(default_factory=dict)
+    timeline: Sequence[tuple[float, int]] = ()
+
+    def latencies(self, latencies_s: Sequence[float]) -> None:
+        """Note the median and the 99th percentile."""
+        self.p50_ms = percentile(latencies_s, 50) * 1000
+        self.p99_ms = percentile(latencies_s, 99) * 1000
+
+    @property
+    def rate(self) -> float:
+        """Units per second."""
+        return self.units / self.seconds
+
+    @property
+    def cpu_per_1000(self) -> float:
+        """Processor seconds of the whole tree per 1000 units."""
+        return self.cpu_s * 1000 / self.units if self.units else math.nan
+
+
+COLUMNS = (
+    "variant", "system", "round", "units", "seconds", "rate", "cpu_s", "cpu_per_1000",
+    "peak_mib", "p50_ms", "p99_ms", "error",
+)  # fmt: skip
+
+
+def save(
+    directory: Path, machine: Mapping[str, Any], outcomes: Sequence[Outcome]
+) -> None:
+    """Write results.json and results.csv."""
+    directory.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine, "outcomes": [_plain(each) for each in outcomes]}
+    (directory / "results.json").write_text(json.dumps(content, indent=1) + "\n")
+    with (directory / "results.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*machine.keys(), *COLUMNS])
+        facts = [json.dumps(each) for each in machine.values()]
+        for each in outcomes:
+            writer.writerow([*facts, *(getattr(each, name) for name in COLUMNS)])
+
+
+def load(directory: Path) -> tuple[dict[str, Any], list[Outcome]]:
+    """Read what `save` wrote."""
+    content = json.loads((directory / "results.json").read_text())
+    return content["machine"], [_outcome(row) for row in content["outcomes"]]
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    """JSON has no nan."""
+    known: dict[str, Any] = {
+        key: math.nan if each is None else each for key, each in row.items()
+    }
+    return Outcome(**known)
+
+
+def _plain(outcome: Outcome) -> dict[str, Any]:
+    return {
+        key: None if isinstance(item, float) and math.isnan(item) else item
+        for key, item in asdict(outcome).items()
+    }

@@ -1,0 +1,106 @@
+"""A home with qmail's queue and control files: qsend's own, and notqmail's too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.letters import SENDER, Letter
+from bench.peers.base import HOST, Site, System, count_files
+from bench.tree import ROOT
+from qsend.formats.todo import Envelope, render_todo
+from qsend.sysio import privilege, trigger
+from qsend.sysio.accounts import load_accounts
+from qsend.sysio.fork import fork_child
+from qsend.sysio.queuewriter import QueueWriter
+
+DEFAULT_DELIVERY = "./Maildir/"
+
+
+class QmailQueue(System):
+    """Set up by `qsend setup`; messages are written straight into todo/."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self.run("-m", "qsend", "setup", "--home", str(self.path), "--me", HOST)
+        for name, content in self.controls().items():
+            (self.path / "control" / name).write_text(content + "\n")
+        if site.mailboxes is not None:
+            self._assign()
+        self._mess = [self.path / "queue/mess" / str(n) for n in range(23)]
+
+    @abstractmethod
+    def controls(self) -> dict[str, str]:
+        """Its control files."""
+
+    def routes(self) -> dict[str, str]:
+        """The controls that both kinds have."""
+        found = {"rcpthosts": f"{HOST}\nsink.example\n.sink.example"}
+        if self.site.relay is not None:
+            found["smtproutes"] = f":127.0.0.1:{self.site.relay}"
+        return found
+
+    def settings(self) -> dict[str, str]:
+        return self.controls()
+
+    def environ(self) -> dict[str, str]:
+        return {**super().environ(), "QSEND_HOME": str(self.path)}
+
+    def run(self, *args: str) -> None:
+        """Run our Python in the checkout."""
+        subprocess.run(
+            [sys.executable, *args],
+            check=True,
+            cwd=ROOT,
+            env=self.environ(),
+            stdout=subprocess.DEVNULL,
+        )
+
+    def _assign(self) -> None:
+        boxes = self.site.mailboxes
+        assert boxes is not None
+        lines = [
+            f"=u{n}:u{n}:{boxes.uid(n)}:{boxes.uid(n)}:{boxes.home(n)}:::\n"
+            for n in range(boxes.count)
+        ]
+        (self.path / "users/assign").write_text("".join(lines) + ".\n")
+        self.run(str(ROOT / "bin/qmail-newu"))
+
+    def queue(self, letters: Sequence[Letter]) -> None:
+        if self.process is None:
+            self.boot()
+
+        def write() -> int:
+            privilege.drop(load_accounts(single_user=False).qmailq)
+            fill(self.path / "queue", letters)
+            return 0
+
+        # Written as the queue's owner, without an injection protocol in between.
+        _pid, status = os.waitpid(fork_child(write, []), 0)
+        if status:
+            raise RuntimeError(f"queueing ended with status {status}")
+
+    def go(self) -> None:
+        trigger.pull(str(self.path / "queue/lock/trigger"))
+
+    def backlog(self) -> int:
+        return count_files(self._mess)
+
+
+def fill(queue: Path, letters: Sequence[Letter]) -> None:
+    """Write messages into todo/, as qmail-queue leaves them."""
+    writer = QueueWriter(str(queue))
+    for letter in letters:
+        draft = writer.begin(b"Received: (bench)\n")
+        draft.write_message(letter.content())
+        envelope = Envelope(uid=0, pid=1, sender=SENDER, recips=letter.recips)
+        draft.write_envelope(render_todo(envelope))
+        files, _dirs = draft.seal()
+        for fd in files:
+            os.close(fd)
+        draft.publish()
+    writer.close()

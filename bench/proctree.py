@@ -1,0 +1,83 @@
+"""What a tree of processes costs: processor time and memory, read from /proc."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+_TICK = os.sysconf("SC_CLK_TCK")
+INTERVAL_S = 0.25
+"""Between two looks at memory: what lives shorter may be missed."""
+
+
+def family(pid: int) -> list[int]:
+    """The process and everything below it; empty when it has ended."""
+    try:
+        top = psutil.Process(pid)
+        return [pid, *(each.pid for each in top.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds of the tree, those of children that ended included."""
+    return sum(map(_cpu_s, family(pid)))
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0.0
+    fields = stat.rpartition(b")")[2].split()
+    # utime, stime, cutime, cstime: proc(5) counts from 1, and two fields are cut off.
+    return sum(map(int, fields[11:15])) / _TICK
+
+
+def memory_mib(pid: int) -> float:
+    """Proportional set size of the tree: shared pages are counted once."""
+    return sum(map(_pss_kib, family(pid))) / 1024
+
+
+def _pss_kib(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
+class MemoryWatch:
+    """The greatest memory of a tree while the `with` block runs."""
+
+    def __init__(self, pid: int) -> None:
+        self.peak_mib = 0.0
+        self._pid = pid
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            self.peak_mib = max(self.peak_mib, memory_mib(self._pid))
+            if self._ended.wait(INTERVAL_S):
+                return

@@ -1,0 +1,75 @@
+"""Rounds: every variant's peers take turns, A B C A B C, with a progress bar."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Collection, Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from bench.errors import BenchError
+from bench.lab import Lab
+from bench.outcome import Outcome
+from bench.workload import Variant
+
+
+def run(
+    lab: Lab, variants: Sequence[Variant], systems: Collection[str], rounds: int
+) -> list[Outcome]:
+    """All of it; a run that fails is an outcome with an error."""
+    plan = [
+        (variant, number, system)
+        for variant in variants
+        for number in range(1, rounds + 1)
+        for system in variant.systems
+        if system in systems
+    ]
+    outcomes = []
+    with _progress() as progress:
+        task = progress.add_task("", total=len(plan))
+        for variant, number, system in plan:
+            progress.update(task, description=f"{variant.name}: {system}")
+            outcome = _once(lab, variant, number, system)
+            outcomes.append(outcome)
+            progress.console.print(_line(outcome), highlight=False)
+            progress.advance(task)
+    return outcomes
+
+
+def _once(lab: Lab, variant: Variant, number: int, system: str) -> Outcome:
+    outcome = Outcome(variant=variant.name, system=system, round=number)
+    try:
+        variant.run(lab, system, outcome)
+    except (BenchError, OSError, RuntimeError, subprocess.SubprocessError) as exc:
+        outcome.error = str(exc) or repr(exc)
+    return outcome
+
+
+def _line(outcome: Outcome) -> str:
+    head = f"{outcome.variant} round {outcome.round} {outcome.system}:"
+    if outcome.error:
+        return f"{head} FAILED {outcome.error}"
+    return (
+        f"{head} {outcome.rate:.0f}/s, {outcome.cpu_per_1000:.2f} cpu s/1000, "
+        f"{outcome.peak_mib:.0f} MiB"
+    )
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr, soft_wrap=True),
+    )

@@ -1,0 +1,115 @@
+"""Results as tables in Markdown, printed and put into the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.outcome import Outcome
+from bench.stats import Spread, ratios, spread
+
+OURS = "qsend"
+_HEAD = (
+    "system", "per second", "cpu s/1000", "p50 ms", "p99 ms", "peak MiB",
+    "qsend is so many times as fast", "failed",
+)  # fmt: skip
+
+
+def variants(outcomes: Iterable[Outcome]) -> list[str]:
+    """The names of the variants, in order."""
+    return list(dict.fromkeys(each.variant for each in outcomes))
+
+
+def systems(outcomes: Iterable[Outcome]) -> list[str]:
+    """The names of the systems, in order."""
+    return list(dict.fromkeys(each.system for each in outcomes))
+
+
+def of(outcomes: Iterable[Outcome], variant: str, system: str) -> list[Outcome]:
+    """The good rounds of one system in one variant."""
+    return [
+        each
+        for each in outcomes
+        if (each.variant, each.system) == (variant, system) and not each.error
+    ]
+
+
+def figure(
+    outcomes: Sequence[Outcome], value: Callable[[Outcome], float]
+) -> Spread | None:
+    """One figure over the rounds."""
+    return spread([value(each) for each in outcomes])
+
+
+def lead(outcomes: Sequence[Outcome], variant: str, system: str) -> Spread | None:
+    """How many times as fast as a peer qsend is, round by round."""
+
+    def rates(name: str) -> dict[int, float]:
+        return {each.round: each.rate for each in of(outcomes, variant, name)}
+
+    return ratios(rates(OURS), rates(system))
+
+
+def table(outcomes: Sequence[Outcome], variant: str) -> str:
+    """One variant: a row for each system."""
+    lines = [_row(_HEAD), _row("---" for _ in _HEAD)]
+    here = [each for each in outcomes if each.variant == variant]
+    for system in systems(here):
+        good = of(here, variant, system)
+        failed = sum(1 for each in here if each.system == system and each.error)
+        ratio = None if system == OURS else lead(here, variant, system)
+        lines.append(
+            _row(
+                (
+                    system,
+                    _cell(figure(good, lambda each: each.rate), 0),
+                    _cell(figure(good, lambda each: each.cpu_per_1000), 2),
+                    _cell(figure(good, lambda each: each.p50_ms), 1),
+                    _cell(figure(good, lambda each: each.p99_ms), 1),
+                    _cell(figure(good, lambda each: each.peak_mib), 0),
+                    _cell(ratio, 2),
+                    str(failed or ""),
+                )
+            )
+        )
+    return "\n".join(lines) + "\n" + _extras(here, variant)
+
+
+def tables(machine: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
+    """All of it."""
+    parts = [facts(machine)]
+    parts += [f"### {each}\n\n{table(outcomes, each)}" for each in variants(outcomes)]
+    errors = [each for each in outcomes if each.error]
+    if errors:
+        parts.append("### Failed runs\n")
+        parts += [
+            f"* {e.variant}, {e.system}, round {e.round}: {e.error}" for e in errors
+        ]
+    return "\n".join(parts)
+
+
+def facts(machine: Mapping[str, Any]) -> str:
+    """What it was made on, as a list."""
+    return "".join(f"* {name}: {value}\n" for name, value in machine.items())
+
+
+def _extras(here: Sequence[Outcome], variant: str) -> str:
+    lines = []
+    for system in systems(here):
+        good = of(here, variant, system)
+        names = [n for n in (good[0].extra if good else {}) if n != "began"]
+        shown = [f"{n} {_cell(spread([e.extra[n] for e in good]), 2)}" for n in names]
+        if shown:
+            lines.append(f"\n{system}: " + ", ".join(shown) + "\n")
+    return "".join(lines)
+
+
+def _cell(value: Spread | None, digits: int) -> str:
+    if value is None or math.isnan(value.median):
+        return ""
+    return value.show(digits)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
