@@ -43,6 +43,8 @@ PROGRAMS: Mapping[str, tuple[str, int]] = {
     "qmail-popup": ("qmail_popup", 0o755),
     "qmail-pop3d": ("qmail_pop3d", 0o755),
     "qmail-smtpd": ("qmail_smtpd", 0o755),
+    "qmail-qmtpd": ("qmail_qmtpd", 0o755),
+    "qmail-qmqpd": ("qmail_qmqpd", 0o755),
     "checkpassword": ("checkpassword", 0o700),
     "splogger": ("splogger", 0o755),
     "config": ("config", 0o755),

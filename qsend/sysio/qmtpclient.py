@@ -106,7 +106,9 @@ class QmtpClient:
                 await self._converse(self._desk.dialogue(access))
         except RemoteProtocolError as exc:
             self._desk.note(f"{self._client.address}: {exc}")
-        except (OSError, EOFError):  # a TimeoutError is one, too
+        except TimeoutError:
+            self.abort()  # it does not listen either
+        except (OSError, EOFError):
             pass
         except Exception as exc:  # noqa: BLE001 - the outermost frame of a session
             text = f"session with {self._client.address} broke down: {exc!r}"
