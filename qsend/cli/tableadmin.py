@@ -141,7 +141,10 @@ class Actions:
     ) -> Parser:
         """An action; `is_adding` gives it --force."""
         made: Parser = self._made.add_parser(
-            name, help=summary, summary=f"{summary[0].upper()}{summary[1:]}.", teaching=teaching
+            name,
+            help=summary,
+            summary=f"{summary[0].upper()}{summary[1:]}.",
+            teaching=teaching,
         )
         _add_common(made, is_again=True)
         made.set_defaults(run=run)
