@@ -15,7 +15,14 @@ from tests.tree.conftest import login as login
 from tests.tree.conftest import tree as tree
 from tests.tree.harness import Installation, Tree
 
-MODULES = ["qmail_inject", "qmail_local", "qmail_queue", "sendmail"]
+MODULES = [
+    "qmail_inject",
+    "qmail_local",
+    "qmail_qmqpd",
+    "qmail_qmtpd",
+    "qmail_queue",
+    "sendmail",
+]
 
 
 @pytest.fixture(scope="module")
