@@ -46,3 +46,18 @@ def pair(idle: Tree) -> Iterator[Pair]:
     """Both sides of a program, on that home."""
     with Pair(idle.home, MODULES) as pair:
         yield pair
+
+
+@pytest.fixture
+def home(tree: Tree) -> Tree:
+    """A home whose aliases do what their names say."""
+    tree.alias("ok", "./Maildir/\n")
+    tree.alias("no", "|printf 'no\\n\\nsuch'; exit 100\n")
+    tree.alias("later", "|test -e now || { echo later; exit 111; }\n./Maildir/\n")
+    tree.alias("me-default", "./returned/\n")
+    tree.alias("fwd", "&ok@here.example\n&a@good.example\n")
+    tree.maildir()
+    tree.alias("other", "./Other/\n")
+    tree.maildir("returned")
+    tree.maildir("Other")
+    return tree

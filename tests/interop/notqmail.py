@@ -22,7 +22,7 @@ _BIN = "notqmail-bin"
 _SCRIPT = f"""
 set -e
 alias=$(getent passwd alias | cut -d: -f6)
-mount --bind "$1/bin" "$2/{_BIN}"
+mount --bind "$3" "$2/{_BIN}"
 if ! [ -d "$alias" ]; then
     top=$alias; until [ -d "$top" ]; do top=$(dirname "$top"); done
     mount -t tmpfs none "$top"
@@ -31,7 +31,7 @@ fi
 mount --bind "$2" "$1"
 mount --bind "$2/{_BIN}" "$1/bin"
 [ "$alias" -ef "$1/alias" ] || mount --bind "$2/alias" "$alias"
-shift 2
+shift 3
 exec "$@"
 """
 """Also the home of the account alias is the test's: notqmail takes it from passwd."""
@@ -50,8 +50,13 @@ def program(name: str) -> str:
     return str(HOME / "bin" / name)
 
 
-def on_home(home: Path, command: Sequence[str]) -> list[str]:
-    """The command, with `home` where notqmail's programs look for theirs."""
+def on_home(
+    home: Path, command: Sequence[str], programs: Path = HOME / "bin"
+) -> list[str]:
+    """The command, with `home` where notqmail's programs look for theirs.
+
+    `programs` is what they find in bin/.
+    """
     (home / _BIN).mkdir(exist_ok=True)
     alone = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c"]
-    return [*alone, _SCRIPT, "sh", str(HOME), str(home), *command]
+    return [*alone, _SCRIPT, "sh", str(HOME), str(home), str(programs), *command]

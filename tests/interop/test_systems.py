@@ -10,7 +10,10 @@ import pytest
 
 from tests.interop import notqmail
 from tests.interop.whole import (
+    RECIPS,
     SPAWNERS,
+    check_first_attempts,
+    check_the_end,
     files,
     keep_their_queue_program,
     output_of_theirs,
@@ -26,59 +29,8 @@ from tests.tree.outcomes import contents, hosts, retry, trouble
 pytestmark = notqmail.marks
 
 BODY = b"Subject: test\n\nbody\n"
-ME = b"me@here.example"
 REFUSING: Script = {"RCPT": b"550 unknown"}
 BUSY: Script = {"MAIL": [b"451 busy", b"250 ok"]}
-NAMES = (b"ok@here", b"a@good", b"no@here", b"a@bad", b"later@here", b"a@busy")
-RECIPS = [each + b".example" for each in NAMES]
-"""Both channels, and on each a success, a failure and a deferral."""
-
-
-@pytest.fixture
-def home(tree: Tree) -> Tree:
-    """A home whose aliases do what their names say."""
-    tree.alias("ok", "./Maildir/\n")
-    tree.alias("no", "|printf 'no\\n\\nsuch'; exit 100\n")
-    tree.alias("later", "|test -e now || { echo later; exit 111; }\n./Maildir/\n")
-    tree.alias("me-default", "./returned/\n")
-    tree.alias("fwd", "&ok@here.example\n&a@good.example\n")
-    tree.maildir()
-    tree.maildir("returned")
-    return tree
-
-
-def check_first_attempts(tree: Tree) -> None:
-    """The reports on RECIPS."""
-    ok, good, no, bad, later, busy = tree.reports(*RECIPS)
-    assert (ok, no, later) == (
-        b"success: did_1+0+0/", b"failure: no//such", b"deferral: later/",
-    )  # fmt: skip
-    assert good == b"success: 127.0.0.1_accepted_message./Remote_host_said:_250_ok/"
-    assert bad == (
-        b"failure: 127.0.0.1_does_not_like_recipient./Remote_host_said:_550_unknown/"
-        b"Giving_up_on_127.0.0.1./"
-    )
-    assert busy == (
-        b"deferral: Connected_to_127.0.0.1_but_sender_was_rejected."
-        b"/Remote_host_said:_451_busy/"
-    )
-
-
-def check_the_end(tree: Tree) -> None:
-    """What RECIPS and the bounce left behind, when all is over."""
-    assert tree.stop() == 0
-    assert files(tree) == []
-    assert trouble(tree) == []
-    first, second = contents(tree, "Maildir")
-    assert {
-        re.findall(rb"(?m)^Delivered-To: (.*)", each)[0] for each in (first, second)
-    } == {b"ok@here.example", b"later@here.example"}
-    [bounce] = contents(tree, "returned")
-    assert b"Return-Path: <>\nDelivered-To: me-@here.example\n" in bounce
-    assert b"\n\n<no@here.example>:\nno\n/such\n\n" in bounce
-    assert b"\n\n<a@bad.example>:\n127.0.0.1 does not like recipient.\n" in bounce
-    assert b"\n\n--- Below this line is a copy of the message.\n\n" in bounce
-    assert bounce.endswith(BODY)
 
 
 def go_on(tree: Tree) -> None:
