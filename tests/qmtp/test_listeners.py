@@ -348,6 +348,7 @@ def test_too_many_sessions_are_sent_away(unstarted: QmtpTree) -> None:
 
 
 def kill(tree: QmtpTree, title: str) -> None:
+    until(lambda: len(tree.tree.pids(title)) == 1)
     [pid] = tree.tree.pids(title)
     psutil.Process(pid).send_signal(signal.SIGKILL)
     tree.tree.wait_for(rb"lost %b" % title.encode())
@@ -394,6 +395,7 @@ def test_stop_cuts_clients_off_and_ends_in_time(served: QmtpTree) -> None:
 
 
 def test_process_is_qmaild_and_confined(served: QmtpTree) -> None:
+    assert is_accepted(ask_qmtp(served.qmtp, package(b"\nx\n", b"", BOX))[0])
     [pid] = served.tree.pids("qmail-qmtpd")
     entry = pwd.getpwnam("qmaild")
     process = psutil.Process(pid)
