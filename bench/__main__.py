@@ -9,66 +9,109 @@ are printed, and written as JSON, CSV and a report with plots to --out. Needs ro
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 from pathlib import Path
 
-from bench import drains, machine, namespace, peers, runner, show
+from bench import (  # fmt: skip
+    backlog,
+    drains,
+    flow,
+    intake,
+    large,
+    limits,
+    lists,
+    machine,
+    micro,
+    namespace,
+    neighbours,
+    peers,
+    report,
+    runner,
+    show,
+)
 from bench.errors import BenchError
 from bench.lab import Lab
 from bench.outcome import save
 from bench.sink import running_sink
 from bench.tree import ROOT
+from bench.workload import Variant
 
-FAMILIES = (drains,)
-WORKLOADS = ("w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "limits", "micro")
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", default=[])
-    parser.add_argument("--full", action="store_true", help="all variants")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--scale", type=float, default=1.0, help="times the number of messages"
-    )
-    parser.add_argument(
-        "--only", default="", help="variants that have this in their name"
-    )
-    parser.add_argument(
-        "--systems", default=",".join(peers.present()), help="default: %(default)s"
-    )
-    parser.add_argument(
-        "--durability", default="full", choices=["full", "qmail", "none"]
-    )
-    parser.add_argument("--out", type=Path, default=ROOT / "bench/results")
-    return parser.parse_args()
+FAMILIES = (limits, drains, lists, intake, flow, backlog, neighbours, large)
+MICRO = "micro"
+WORKLOADS = ("limits", *(f"w{number}" for number in range(1, 9)), MICRO)
+OUT = ROOT / "bench/results"
 
 
 def main() -> int:
-    """Run what is asked for; 1 when something did not arrive exactly once."""
+    """Run what is asked for.
+
+    Returns: 1 when a run failed, as when a message did not arrive exactly once.
+    """
     options = _options()
     try:
         namespace.enter("bench", sys.argv[1:])
     except BenchError as exc:
         print(f"bench: {exc}", file=sys.stderr)
         return 2
+    # Every session of every peer ends at the sink.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     facts = machine.facts(options.durability)
-    wanted = options.workloads or WORKLOADS
-    chosen = [
-        variant
-        for family in FAMILIES
-        for variant in family.variants(full=options.full)
-        if variant.workload in wanted and options.only in variant.name
-    ]
+    facts |= {"rounds": options.rounds, "scale": options.scale}
     with (
         running_sink() as sink,
         Lab(sink=sink, durability=options.durability, scale=options.scale) as lab,
     ):
-        outcomes = runner.run(lab, chosen, options.systems.split(","), options.rounds)
+        outcomes = runner.run(
+            lab, _chosen(options), options.systems.split(","), options.rounds
+        )
+    if MICRO in options.workloads:
+        outcomes += micro.run()
     save(options.out, facts, outcomes)
+    report.write(options.out / "REPORT.md", facts, outcomes, options.out / "plots")
     print(show.tables(facts, outcomes))
-    return any(each.error for each in outcomes)
+    print(f"\nAll of it is in {options.out}")
+    return int(any(each.error for each in outcomes))
+
+
+def _chosen(options: argparse.Namespace) -> list[Variant]:
+    return [
+        variant
+        for family in FAMILIES
+        for variant in family.variants(full=options.full)
+        if variant.workload in options.workloads and options.only in variant.name
+    ]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS)
+    )
+    parser.add_argument("--full", action="store_true", help="all variants: hours")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="multiplies the counts of messages"
+    )
+    parser.add_argument("--only", default="", help="variants with this in their name")
+    parser.add_argument(
+        "--systems", default=",".join(peers.present()), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--durability", default="full", choices=["full", "qmail", "none"]
+    )
+    parser.add_argument("--out", type=Path, default=OUT, help="default: %(default)s")
+    options = parser.parse_args()
+    unknown = set(options.workloads) - set(WORKLOADS)
+    if unknown:
+        parser.error(f"no such workload: {', '.join(sorted(unknown))}")
+    options.workloads = options.workloads or list(WORKLOADS)
+    return options
 
 
 if __name__ == "__main__":

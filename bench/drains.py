@@ -35,13 +35,17 @@ class Remote:
 
     def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
         """One drain."""
+        form = b"m%d@sink.example"
+        relay: int | None = PORT
         if self.domains > 1:
             lab.dns()
-            site = Site(slots=self.slots, durability=lab.durability)
-            form = b"m%d@d%d.sink.example"
-        else:
-            site = Site(slots=self.slots, relay=PORT, durability=lab.durability)
-            form = b"m%d@sink.example"
+            form, relay = b"m%d@d%d.sink.example", None
+        site = Site(
+            slots=self.slots,
+            per_host=self.slots,
+            relay=relay,
+            durability=lab.durability,
+        )
         letters = one_each(lab.count(self.count), form, domains=self.domains)
         with lab.system(system, site) as peer:
             lab.sink.latency(self.latency_ms)

@@ -91,7 +91,7 @@ def measured(system: System, outcome: Outcome, units: int) -> Iterator[None]:
     outcome.units = units
     # What setting up has written must not be paid for now.
     os.sync()
-    with MemoryWatch(system.pid) as memory:
+    with MemoryWatch(system.roots()) as memory:
         cpu_s = system.cpu_s()
         begin = time.monotonic()
         yield

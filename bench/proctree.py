@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -23,9 +24,9 @@ def family(pid: int) -> list[int]:
         return []
 
 
-def cpu_s(pid: int) -> float:
-    """Processor seconds of the tree, those of children that ended included."""
-    return sum(map(_cpu_s, family(pid)))
+def cpu_s(pids: Iterable[int]) -> float:
+    """Processor seconds of these trees, those of children that ended included."""
+    return sum(_cpu_s(each) for pid in pids for each in family(pid))
 
 
 def _cpu_s(pid: int) -> float:
@@ -38,28 +39,29 @@ def _cpu_s(pid: int) -> float:
     return sum(map(int, fields[11:15])) / _TICK
 
 
-def memory_mib(pid: int) -> float:
-    """Proportional set size of the tree: shared pages are counted once."""
-    return sum(map(_pss_kib, family(pid))) / 1024
+def memory_mib(pids: Iterable[int]) -> float:
+    """Proportional set size of these trees: shared pages are counted once."""
+    return sum(pss_mib(each) for pid in pids for each in family(pid))
 
 
-def _pss_kib(pid: int) -> int:
+def pss_mib(pid: int) -> float:
+    """The same of one process; 0 when it has ended."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             for line in file:
                 if line.startswith(b"Pss:"):
-                    return int(line.split()[1])
+                    return int(line.split()[1]) / 1024
     except OSError:
         pass
-    return 0
+    return 0.0
 
 
 class MemoryWatch:
-    """The greatest memory of a tree while the `with` block runs."""
+    """The greatest memory of some trees while the `with` block runs."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pids: Iterable[int]) -> None:
         self.peak_mib = 0.0
-        self._pid = pid
+        self._pids = list(pids)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -78,6 +80,6 @@ class MemoryWatch:
 
     def _watch(self) -> None:
         while True:
-            self.peak_mib = max(self.peak_mib, memory_mib(self._pid))
+            self.peak_mib = max(self.peak_mib, memory_mib(self._pids))
             if self._ended.wait(INTERVAL_S):
                 return

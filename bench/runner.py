@@ -19,7 +19,7 @@ from rich.progress import (
 from bench.errors import BenchError
 from bench.lab import Lab
 from bench.outcome import Outcome
-from bench.workload import Variant
+from bench.workload import MACHINE, Variant
 
 
 def run(
@@ -31,7 +31,7 @@ def run(
         for variant in variants
         for number in range(1, rounds + 1)
         for system in variant.systems
-        if system in systems
+        if system in systems or system == MACHINE
     ]
     outcomes = []
     with _progress() as progress:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bench.errors import BenchError
 from bench.letters import SENDER, Letter
@@ -14,6 +15,19 @@ from bench.tree import ROOT
 
 SESSIONS = 10
 HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """When sending began, and when each message was taken; seconds since 1970."""
+
+    began: float
+    taken: dict[int, float]
+
+    @property
+    def seconds(self) -> float:
+        """From the beginning to the last answer."""
+        return max(self.taken.values()) - self.began
 
 
 def send(
@@ -24,8 +38,8 @@ def send(
     protocol: str = "smtp",
     sessions: int = SESSIONS,
     timeout_s: float = 600,
-) -> dict[int, float]:
-    """Send by our own source; when each message was taken, seconds since 1970.
+) -> Sent:
+    """Send by our own source.
 
     Raises: BenchError when the server did not take all.
     """
@@ -51,8 +65,9 @@ def send(
     )
     if done.returncode:
         raise BenchError(f"source: {done.stderr.strip()[-400:]}")
-    pairs = (line.split() for line in done.stdout.splitlines())
-    return {int(number): float(at) for at, number in pairs}
+    began, *lines = done.stdout.splitlines()
+    pairs = (line.split() for line in lines)
+    return Sent(float(began), {int(number): float(at) for at, number in pairs})
 
 
 def smtp_source(

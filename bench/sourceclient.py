@@ -2,7 +2,8 @@
 
     python -m bench.sourceclient < job.json
 
-For each message it prints `TIME NUMBER` once the server has taken it. The job:
+First it prints when it began, then for each message `TIME NUMBER` once the server has
+taken it. The job:
 `host`, `port`, `protocol` (smtp or qmqp), `sessions` at once, `keep` (whether a session
 sends more than one message), `size`, `letters` as [[number, [recipient ...]] ...].
 It waits for every answer before it goes on, as most clients do.
@@ -145,6 +146,7 @@ async def run(job: Any) -> None:
         for number, recips in job["letters"]
     )
     session = {"smtp": smtp, "qmqp": qmqp}[job["protocol"]]
+    sys.stdout.write(f"{time.time():.6f}\n")
     await asyncio.gather(*(session(job, letters) for _ in range(job["sessions"])))
 
 

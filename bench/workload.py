@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from bench.lab import Lab
 from bench.outcome import Outcome
 
+MACHINE = "machine"
+"""The "system" of what is measured without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:

@@ -30,13 +30,14 @@ class Site:
     """What a system is set up for.
 
     `relay` is the port at 127.0.0.1 that all remote mail goes to; without one MX
-    records decide. `slots` are remote deliveries at once, in all and for each host.
+    records decide. `slots` are remote deliveries at once, `per_host` to one host.
     With `is_held` nothing is delivered before `release`.
     """
 
     relay: int | None = None
     mailboxes: Mailboxes | None = None
     slots: int = 50
+    per_host: int = 50
     listens: bool = False
     is_held: bool = False
     durability: str = "full"
@@ -94,16 +95,20 @@ class System(ABC):
         """The environment of its programs."""
         return {"PATH": os.environ["PATH"]}
 
-    @property
-    def pid(self) -> int:
-        """The top of its tree."""
-        if self.process is None:
-            raise BenchError(f"{self.name} does not run")
-        return self.process.pid
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """A command as it must be run to find this system's files."""
+        return list(command)
+
+    def settle(self) -> None:  # noqa: B027
+        """Wait until all mail that was taken lies where the queue manager looks."""
+
+    def roots(self) -> list[int]:
+        """The tops of its trees."""
+        return [] if self.process is None else [self.process.pid]
 
     def cpu_s(self) -> float:
         """Processor seconds so far."""
-        return proctree.cpu_s(self.pid)
+        return proctree.cpu_s(self.roots())
 
     def wait_empty(self, timeout_s: float = 120) -> None:
         """Until nothing is queued. Raises: BenchError."""

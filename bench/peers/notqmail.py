@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pwd import getpwnam
 
-from bench import proctree
 from bench.peers.base import QMQP_PORT, SMTP_PORT, Site
 from bench.peers.qmailqueue import DEFAULT_DELIVERY, QmailQueue
 from bench.sink import reachable
@@ -51,9 +51,8 @@ class Notqmail(QmailQueue):
     def release(self) -> None:
         self._start()
 
-    def cpu_s(self) -> float:
-        from_start = super().cpu_s() if self.process is not None else 0.0
-        return from_start + sum(proctree.cpu_s(each.pid) for each in self._listeners)
+    def roots(self) -> list[int]:
+        return super().roots() + [each.pid for each in self._listeners]
 
     def stop(self) -> None:
         for each in self._listeners:
@@ -63,11 +62,14 @@ class Notqmail(QmailQueue):
         super().stop()
 
     def queue_program(self) -> list[str]:
-        return notqmail.on_home(self.path, [notqmail.program("qmail-queue")])
+        return [notqmail.program("qmail-queue")]
+
+    def inside(self, command: Sequence[str]) -> list[str]:
+        return notqmail.on_home(self.path, command)
 
     def _start(self) -> None:
         command = [notqmail.program("qmail-start"), DEFAULT_DELIVERY]
-        self.process = self.spawn(notqmail.on_home(self.path, command))
+        self.process = self.spawn(self.inside(command))
         self.wait(lambda: b"status: local 0/" in self.log.read_bytes(), "is not up")
 
     def _listen(self, program: str, account: str, port: int) -> None:
@@ -77,5 +79,5 @@ class Notqmail(QmailQueue):
             "-u", str(ids.pw_uid), "-g", str(ids.pw_gid), "127.0.0.1", str(port),
             notqmail.program(program),
         ]  # fmt: skip
-        self._listeners.append(self.spawn(notqmail.on_home(self.path, server)))
+        self._listeners.append(self.spawn(self.inside(server)))
         self.wait(lambda: reachable("127.0.0.1", port), f"no {program}")

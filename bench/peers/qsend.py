@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 from bench.peers.base import QMQP_PORT, SMTP_PORT
 from bench.peers.qmailqueue import DEFAULT_DELIVERY, QmailQueue
 from bench.sink import reachable
-from bench.tree import ROOT
 
 LOCAL_SLOTS = 50
 
@@ -25,7 +20,7 @@ class Qsend(QmailQueue):
             **self.routes(),
             "durability": self.site.durability,
             "concurrencyremote": "0" if self.site.is_held else slots,
-            "concurrencyperhost": slots,
+            "concurrencyperhost": str(self.site.per_host),
             "concurrencylocal": str(LOCAL_SLOTS),
             "concurrencyperuser": str(LOCAL_SLOTS),
         }
@@ -35,16 +30,19 @@ class Qsend(QmailQueue):
         return found
 
     def boot(self) -> None:
-        self.process = self.spawn(self._command("start", DEFAULT_DELIVERY))
+        rules = self.path / "control/tcp.qmqp.cdb"
+        self.run(
+            *(self.python, "-m", "qsend", "tcprules", str(rules), f"{rules}.tmp"),
+            given=b"127.:allow\n",
+        )
+        self.process = self.spawn(self.command("start", DEFAULT_DELIVERY))
         self.wait(lambda: b"status: local 0/" in self.log.read_bytes(), "is not up")
         if self.site.listens:
             self.wait(lambda: reachable("127.0.0.1", SMTP_PORT), "takes no SMTP")
 
     def release(self) -> None:
         (self.path / "control/concurrencyremote").write_text(f"{self.site.slots}\n")
-        subprocess.run(
-            self._command("reload"), check=True, cwd=ROOT, stdout=subprocess.DEVNULL
-        )
+        self.run(*self.command("reload"))
 
     def sendmail(self, recip: str) -> list[str]:
         return [str(self.path / "bin/sendmail"), "-f", "bench@sender.example", recip]
@@ -52,10 +50,7 @@ class Qsend(QmailQueue):
     def queue_program(self) -> list[str]:
         return [str(self.path / "bin/qmail-queue")]
 
-    def environ(self) -> dict[str, str]:
-        # The programs in bin/ must find this checkout's package, wherever they run.
-        return {**super().environ(), "PYTHONPATH": os.fspath(ROOT)}
-
-    def _command(self, name: str, default: str = "") -> list[str]:
+    def command(self, name: str, default: str = "") -> list[str]:
+        """The command line of `qsend NAME`."""
         more = ["--default-delivery", default] if default else []
-        return [sys.executable, "-m", "qsend", name, "--home", str(self.path), *more]
+        return [self.python, "-m", "qsend", name, "--home", str(self.path), *more]

@@ -1,0 +1,123 @@
+"""W6: a long queue that waits, and what it costs what is new. qsend only."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench import exactly, proctree
+from bench.lab import QSEND, TIMEOUT_S, Lab, measured
+from bench.letters import SENDER, Letter, one_each
+from bench.outcome import Outcome
+from bench.peers.base import Site
+from bench.peers.qsend import Qsend
+from bench.sink import PORT
+from bench.workload import Variant
+from qsend.core.model import SPLIT
+from qsend.sysio.accounts import load_accounts
+
+NEW = 2000
+DOMAINS = 1000
+WAITS_S = 86400
+FLUSHED = 10_000
+"""So many deliveries of a flush are waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """So many messages that are due tomorrow, and then NEW ones."""
+
+    count: int
+
+    def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
+        """The figures are those of the new mail; the rest is in `extra`."""
+        site = Site(relay=PORT, durability=lab.durability)
+        new = one_each(lab.count(NEW), b"m%d@sink.example")
+        old = one_each(
+            lab.count(self.count) if self.count else 0,
+            b"b%d@d%d.sink.example",
+            domains=DOMAINS,
+            size=512,
+        )
+        with lab.system(system, site) as peer:
+            assert isinstance(peer, Qsend)
+            wait_for_tomorrow(peer.path / "queue", old)
+            os.sync()
+            begin = time.monotonic()
+            peer.boot()
+            extra = {"start s": time.monotonic() - begin}
+            peer.queue(new)
+            with measured(peer, outcome, len(new)):
+                peer.go()
+                lab.sink.wait(len(new), TIMEOUT_S)
+            extra["send MiB"] = send_mib(peer)
+            arrived = [each.recip for each in lab.sink.take()]
+            exactly.require((each.recips[0] for each in new), arrived)
+            if old:
+                extra |= flush(lab, peer, old)
+        outcome.extra = extra
+
+
+def flush(lab: Lab, peer: Qsend, old: Sequence[Letter]) -> dict[str, float]:
+    """Have all tried now; nothing may arrive twice."""
+    count = min(len(old), FLUSHED)
+    cpu_s, begin = peer.cpu_s(), time.monotonic()
+    peer.run(*peer.command("flush"), "all")
+    answer_s = time.monotonic() - begin
+    lab.sink.wait(count, TIMEOUT_S)
+    seconds = time.monotonic() - begin
+    used_s = peer.cpu_s() - cpu_s
+    arrived = [each.recip for each in lab.sink.take()]
+    if count == len(old):
+        exactly.require((each.recips[0] for each in old), arrived)
+    return {
+        "flush answered s": answer_s,
+        "flushed per second": len(arrived) / seconds,
+        "flush cpu s/1000": used_s * 1000 / len(arrived),
+    }
+
+
+def wait_for_tomorrow(queue: Path, letters: Sequence[Letter]) -> None:
+    """Write messages that have been tried, as send leaves them."""
+    accounts = load_accounts(single_user=False)
+    due = time.time() + WAITS_S
+    for letter in letters:
+        number = _create(f"{queue}/mess/new", letter.content(), accounts.qmailq.uid)
+        name = f"{number % SPLIT}/{number}"
+        os.rename(f"{queue}/mess/new", f"{queue}/mess/{name}")
+        _create(f"{queue}/info/{name}", b"F%b\0" % SENDER, accounts.qmails.uid)
+        path = f"{queue}/remote/{name}"
+        _create(path, b"T%b\0" % letter.recips[0], accounts.qmails.uid)
+        os.utime(path, (due, due))
+
+
+def _create(path: str, content: bytes, uid: int) -> int:
+    """A file of that account; its inode number, by which messages are called."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    os.fchown(fd, uid, -1)
+    os.write(fd, content)
+    number = os.fstat(fd).st_ino
+    os.close(fd)
+    return number
+
+
+def send_mib(peer: Qsend) -> float:
+    """Memory of the process that works the queue."""
+    for pid in (each for root in peer.roots() for each in proctree.family(root)):
+        if psutil.Process(pid).cmdline()[:1] == ["qmail-send: qsend"]:
+            return proctree.pss_mib(pid)
+    return 0.0
+
+
+def variants(*, full: bool) -> list[Variant]:
+    """Those of W6."""
+    counts = (0, 1000, 10_000, 100_000, 1_000_000) if full else (0, 10_000)
+    return [
+        Variant("w6", f"new mail while {count} wait", Backlog(count).run, (QSEND,))
+        for count in counts
+    ]

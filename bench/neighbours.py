@@ -1,0 +1,85 @@
+"""W7: half of the queue is for hosts that do not answer, or at one byte a second."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from bench.lab import (
+    NOTQMAIL,
+    POSTFIX,
+    QSEND,
+    Lab,
+    measured,
+    require_at_sink,
+)
+from bench.letters import Letter
+from bench.outcome import Outcome
+from bench.peers.base import Site
+from bench.workload import Variant
+
+COUNT = 1000
+DOMAINS = {b"d": 20, b"silent": 10, b"slow": 10}
+"""With 20 bad ones the 100 processes of Postfix's defaults all hang, and the good half
+waits until they give up."""
+WAIT_S = 60.0
+SLOTS, PER_HOST = 100, 20
+
+
+@dataclass(frozen=True, slots=True)
+class BadHalf:
+    """`kind` names the bad hosts: silent or slow."""
+
+    kind: bytes
+
+    def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
+        """The good half alone, then both; the figures are those of the good half."""
+        lab.dns()
+        count = lab.count(COUNT)
+        good = [_letter(n, b"d") for n in range(count)]
+        bad = [_letter(n, self.kind) for n in range(count)]
+        alone = Outcome(variant="", system=system, round=0)
+        self._drain(lab, system, good, [], alone)
+        self._drain(lab, system, good, bad, outcome)
+        outcome.extra = {
+            "per second alone": alone.rate,
+            "share of the rate alone": outcome.rate / alone.rate,
+            "p99 ms alone": alone.p99_ms,
+        }
+
+    def _drain(
+        self,
+        lab: Lab,
+        system: str,
+        good: list[Letter],
+        bad: list[Letter],
+        outcome: Outcome,
+    ) -> None:
+        site = Site(slots=SLOTS, per_host=PER_HOST, durability=lab.durability)
+        with lab.system(system, site) as peer:
+            # With bad ones: one of each in turn.
+            peer.queue(sorted(good + bad, key=lambda each: each.number))
+            with measured(peer, outcome, len(good)):
+                begin = time.time()
+                peer.go()
+                lab.sink.wait(len(good), WAIT_S)
+        arrivals = lab.sink.take()
+        require_at_sink(good, (each.recip for each in arrivals))
+        outcome.latencies([each.at - begin for each in arrivals])
+
+
+def _letter(number: int, kind: bytes) -> Letter:
+    recip = b"m%d@%b%d.sink.example" % (number, kind, number % DOMAINS[kind])
+    return Letter(number, (recip,))
+
+
+def variants(*, full: bool) -> list[Variant]:
+    """Those of W7. notqmail waits 60 s and more for a slot: only where time is."""
+    who = (QSEND, POSTFIX, NOTQMAIL) if full else (QSEND, POSTFIX)
+    return [
+        Variant("w7", f"half for hosts that {title}", BadHalf(kind).run, who)
+        for kind, title in (
+            (b"silent", "never answer"),
+            (b"slow", "answer one byte a second"),
+        )
+    ]
