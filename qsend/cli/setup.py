@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from qsend.cli.parser import EXIT_USAGE, Parser, complain, home_of
+from qsend.cli.supervise import KINDS, LOGS, set_up
 from qsend.core.firstcontrols import check_host_name, first_controls
 from qsend.core.model import Account
 from qsend.formats.control import one_line
@@ -29,7 +30,16 @@ directory; write `&you@example.org` into one to have it sent on; none if there i
 
 What exists is kept: no control file and no mail is ever changed, and programs of
 another mail system stay beside ours as bin/NAME.before-qsend. Owners and modes of
-directories are mended."""
+directories are mended.
+
+--supervise writes what daemontools or systemd need to run the mail system, and says
+what to run next; it starts and enables nothing. A file there that is not from here
+stays as it is:
+  daemontools   rc, and supervise/qmail-send, qmail-smtpd and qmail-pop3d (under
+                tcpserver), with logs by multilog
+  systemd       qsend.service, qsend.socket, and qsend-network.socket for what
+                control/smtplisten and the like name; run it again after a change
+                of these"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,10 +56,14 @@ def main(argv: Sequence[str]) -> int:
         action="store_true",
         help="all belongs to the calling user; implied unless root calls",
     )
+    _add_supervise(parser)
     args = parser.parse_args(argv[1:])
     is_root = os.getuid() == 0
     if is_root and args.single_user:
         complain(argv[0], "--single-user is not for root, which never receives mail")
+        return EXIT_USAGE
+    if not is_root and args.supervise:
+        complain(argv[0], "--supervise is for root, whose supervisor it is")
         return EXIT_USAGE
     home = home_of(args)
     me = _host_name(home, args.me)
@@ -68,7 +82,43 @@ def main(argv: Sequence[str]) -> int:
     pages = manpages.install_pages(home, accounts.root)
     _say(f"made man/: {len(pages)} pages" if pages else "made no man/: none came along")
     _say(f"{home} is ready")
+    if args.supervise:
+        said = set_up(
+            args.supervise,
+            home,
+            accounts,
+            into=args.into and os.path.abspath(args.into),
+            logs=os.path.abspath(args.logs),
+            default_delivery=args.default_delivery,
+        )
+        for line in said:
+            _say(line)
     return 0
+
+
+def _add_supervise(parser: Parser) -> None:
+    parser.add_argument(
+        "--supervise",
+        choices=KINDS,
+        help="write the files by which one of these runs the mail system",
+    )
+    parser.add_argument(
+        "--into",
+        metavar="DIR",
+        help="where they go; default: supervise in the home, or /etc/systemd/system",
+    )
+    parser.add_argument(
+        "--logs",
+        metavar="DIR",
+        default=LOGS,
+        help="where daemontools' services log; default: %(default)s",
+    )
+    parser.add_argument(
+        "--default-delivery",
+        metavar="TEXT",
+        default="./Maildir/",
+        help="as of `qsend start`; default: %(default)s",
+    )
 
 
 def _say(text: str) -> None:

@@ -45,7 +45,11 @@ from qsend.sysio.loop import Loop
 from qsend.sysio.nursery import Child, Nursery
 from qsend.sysio.privilege import drop, hide
 from qsend.sysio.supervisor import LentSockets, Supervisor, take_lent
-from qsend.sysio.surroundings import arrange_descriptors, forget_environment
+from qsend.sysio.surroundings import (
+    arrange_descriptors,
+    arrange_stacks,
+    forget_environment,
+)
 from qsend.sysio.validate import find_faults
 
 Main = Callable[[Boot], int]
@@ -73,6 +77,7 @@ def main(options: StartOptions, mains: Mapping[str, Main]) -> int:
     lent = take_lent(offer)
     forget_environment()
     arrange_descriptors()
+    arrange_stacks()
     supervisor = Supervisor(offer.notify)
     try:
         ground = _prepare(options, lent)

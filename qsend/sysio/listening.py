@@ -5,6 +5,7 @@ Source: docs/ARCHITECTURE.md; tcplisten.py opens them.
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -79,6 +80,11 @@ def open_all(
             for name in names
         }
     )
+
+
+def listeners(files: Mapping[str, bytes]) -> tuple[Listener, ...]:
+    """All that the control files name. Raises: ConfigError."""
+    return tuple(itertools.chain.from_iterable(_wanted(files).values()))
 
 
 def changed(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Iterator[str]:

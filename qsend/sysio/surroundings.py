@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 
 _ENVIRONMENT = {b"PATH", b"QMAILQUEUE"}
 """What is kept of the caller's environment: procs/local.py passes it on."""
 _DESCRIPTORS = 65536
 """Thousands of sessions in one remote; a hard limit below this is taken as it is."""
+
+_STACK_BYTES = 8 << 20
+"""What a thread gets where nobody has set limits."""
 
 
 def forget_environment() -> None:
@@ -33,3 +37,14 @@ def arrange_descriptors() -> None:
         os.close(null)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _DESCRIPTORS), hard))
+
+
+def arrange_stacks() -> None:
+    """Threads take no larger stacks than elsewhere.
+
+    By default each takes what the stack may grow to. Under `softlimit -m` that is
+    as much as all memory of the process: no thread could be had at all.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    if soft > _STACK_BYTES:
+        threading.stack_size(_STACK_BYTES)
