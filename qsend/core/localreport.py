@@ -9,7 +9,7 @@ TEXT_MAX = 3000
 """Longest text that is passed on (qmail-lspawn.c truncreport)."""
 
 _KEPT = 2966
-_NOTE = b"\nReport too long; rest is cut.\n"
+_NOTE = b"\nError report too long, sorry.\n"
 """31 bytes, as qmail's own note, so that both cut at the same place."""
 
 

@@ -251,12 +251,14 @@ class Send:
     def _say_status(self) -> None:
         running = self.manager.attempts.running
         local, remote = self.spawners.limits()
+        # Who stops with nothing under way says no more than "status: exiting".
+        is_leaving = any(running.values()) or self._status.endswith(b" exitasap\n")
         line = logline.status(
             running[Channel.LOCAL],
             local,
             running[Channel.REMOTE],
             remote,
-            exiting=self.manager.exiting,
+            exiting=self.manager.exiting and is_leaving,
         )
         if line != self._status:
             self._status = line

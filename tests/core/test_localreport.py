@@ -4,7 +4,7 @@ import pytest
 
 from qsend.core.localreport import fit
 
-NOTE = b"\nReport too long; rest is cut.\n"
+NOTE = b"\nError report too long, sorry.\n"
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_local_child_cuts_a_long_report(child: Child) -> None:
     child.write("|head -c 5000 /dev/zero | tr '\\000' x; exit 100\n")
     report = child.deliver()
     assert report.letter is Letter.FAILURE
-    assert report.text == b"x" * 2966 + b"\nReport too long; rest is cut.\n"
+    assert report.text == b"x" * 2966 + b"\nError report too long, sorry.\n"
 
 
 def test_local_child_survives_a_delivery_that_fails_unforeseen(child: Child) -> None:

@@ -43,7 +43,6 @@ def test_life_of_a_message_line_by_line(tree: Tree) -> None:
         b"status: local 1/1 remote 0/1\n"
         b"delivery 1: success: did_1+0+0/\n"
         b"%bend msg %d\n%b"
-        b"status: local 0/1 remote 0/1 exitasap\n"
         b"status: exiting\n" % (n, n, size, qp, tree.uid, n, before, n, after)
         for status in (b"status: local 0/1 remote 0/1\n",)
         for before, after in ((status, b""), (b"", status))

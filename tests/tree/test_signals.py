@@ -120,9 +120,7 @@ def test_int_ends_the_tree_like_term(tree: Tree) -> None:
     members = tree.family()
     tree.signal(signal.SIGINT)
     assert tree.wait() == 0
-    assert tree.log.endswith(
-        b"status: local 0/10 remote 0/20 exitasap\nstatus: exiting\n"
-    )
+    assert tree.log.endswith(b"status: local 0/10 remote 0/20\nstatus: exiting\n")
     assert not trouble(tree)
     assert not any(each.is_running() for each in members)
 
