@@ -18,6 +18,7 @@ from tests.tree.harness import Installation, Tree
 MODULES = [
     "qmail_inject",
     "qmail_local",
+    "qmail_newu",
     "qmail_qmqpd",
     "qmail_qmtpd",
     "qmail_queue",
