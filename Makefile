@@ -1,5 +1,5 @@
 # The developer's commands; each is one script in tools/ or one module in bench/.
-.PHONY: run test check fix bench
+.PHONY: run test check fix bench bench-full
 
 run:            ## set up a home in /tmp, start the tree, deliver two messages
 	@tools/venv demo
@@ -16,7 +16,12 @@ fix:            ## let ruff mend what it can
 	@tools/venv
 	@.venv/bin/ruff check -q --fix . ; .venv/bin/ruff format -q .
 
-bench:          ## remote and local drain, about two minutes
-	@tools/venv
+bench:          ## beside Postfix and, with NOTQMAIL_HOME, notqmail; under ten minutes (root)
+	@tools/venv bench
 	@tools/testdeps
-	@.venv/bin/python -m bench.drain
+	@.venv/bin/python -m bench
+
+bench-full:     ## all variants, five rounds: hours; writes bench/REPORT.md
+	@tools/venv bench
+	@tools/testdeps
+	@.venv/bin/python -m bench --full --rounds 5 --report

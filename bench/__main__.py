@@ -40,7 +40,8 @@ from bench.workload import Variant
 FAMILIES = (limits, drains, lists, intake, flow, backlog, neighbours, large)
 MICRO = "micro"
 WORKLOADS = ("limits", *(f"w{number}" for number in range(1, 9)), MICRO)
-OUT = ROOT / "bench/results"
+HERE = ROOT / "bench"
+OUT = HERE / "results"
 
 
 def main() -> int:
@@ -61,7 +62,12 @@ def main() -> int:
     facts |= {"rounds": options.rounds, "scale": options.scale}
     with (
         running_sink() as sink,
-        Lab(sink=sink, durability=options.durability, scale=options.scale) as lab,
+        Lab(
+            sink=sink,
+            durability=options.durability,
+            scale=options.scale,
+            is_quick=not options.full,
+        ) as lab,
     ):
         outcomes = runner.run(
             lab, _chosen(options), options.systems.split(","), options.rounds
@@ -69,7 +75,8 @@ def main() -> int:
     if MICRO in options.workloads:
         outcomes += micro.run()
     save(options.out, facts, outcomes)
-    report.write(options.out / "REPORT.md", facts, outcomes, options.out / "plots")
+    for place in (options.out, *([HERE] if options.report else [])):
+        report.write(place / "REPORT.md", facts, outcomes, place / "plots")
     print(show.tables(facts, outcomes))
     print(f"\nAll of it is in {options.out}")
     return int(any(each.error for each in outcomes))
@@ -104,6 +111,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--durability", default="full", choices=["full", "qmail", "none"]
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="write bench/REPORT.md too, for a commit"
     )
     parser.add_argument("--out", type=Path, default=OUT, help="default: %(default)s")
     options = parser.parse_args()

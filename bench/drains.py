@@ -46,7 +46,7 @@ class Remote:
             relay=relay,
             durability=lab.durability,
         )
-        letters = one_each(lab.count(self.count), form, domains=self.domains)
+        letters = one_each(lab.count(self.count, system), form, domains=self.domains)
         with lab.system(system, site) as peer:
             lab.sink.latency(self.latency_ms)
             drain(
@@ -71,7 +71,8 @@ class Local:
         """One drain; every message must lie in its own mailbox."""
         boxes = lab.boxes(self.boxes, own_uids=self.own_uids)
         letters = [
-            Letter(n, (boxes.recip(n, HOST),)) for n in range(lab.count(self.count))
+            Letter(n, (boxes.recip(n, HOST),))
+            for n in range(lab.count(self.count, system))
         ]
         site = Site(mailboxes=boxes, durability=lab.durability)
         with lab.system(system, site) as peer:

@@ -26,7 +26,7 @@ class EndToEnd:
 
     def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
         """The clock runs from the first connection until all is delivered."""
-        count = lab.count(COUNT)
+        count = lab.count(COUNT, system)
         boxes = lab.boxes(BOXES)
         letters = [Letter(n, (boxes.recip(n, HOST),)) for n in range(count)]
         if not self.is_local:

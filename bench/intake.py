@@ -55,7 +55,7 @@ class Smtp:
 
     def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
         """One round."""
-        take(lab, system, outcome, self, lab.count(COUNT))
+        take(lab, system, outcome, self, lab.count(COUNT, system))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Qmqp:
 
     def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
         """One round."""
-        take(lab, system, outcome, self, lab.count(COUNT))
+        take(lab, system, outcome, self, lab.count(COUNT, system))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class Program:
 
     def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
         """One round; the cpu figure is that of the programs and of the tree."""
-        take(lab, system, outcome, self, lab.count(COUNT // 4))
+        take(lab, system, outcome, self, lab.count(COUNT // 4, system))
         outcome.cpu_s += outcome.extra["program cpu ms"] / 1000 * outcome.units
 
 

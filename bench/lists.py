@@ -23,7 +23,7 @@ class OneToMany:
     def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
         """One drain; the units are recipients."""
         lab.dns()
-        count = lab.count(RECIPS)
+        count = lab.count(RECIPS, system)
         recips = (b"m%d@d%d.sink.example" % (n, n % DOMAINS) for n in range(count))
         letters = [Letter(0, tuple(recips))]
         relay = PORT if self.is_relayed else None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from bench import cpugroup
 from bench.tree import ROOT, WHERE
 
 
@@ -24,6 +25,7 @@ def facts(durability: str) -> dict[str, str | float]:
         "file_system": file_system(),
         "python": platform.python_version(),
         "postfix": _version("postfix"),
+        "processor_time": cpugroup.kind(),
         "load_before": round(os.getloadavg()[0], 2),
     }
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import proctree
+from bench import cpugroup, proctree
 from bench.errors import BenchError
 from bench.letters import Letter
 from bench.mailboxes import Mailboxes
@@ -58,6 +58,7 @@ class System(ABC):
         path.chmod(0o755)
         self.path = path
         self.process: subprocess.Popen[bytes] | None = None
+        self._group = cpugroup.make(path.name)
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
@@ -107,7 +108,9 @@ class System(ABC):
         return [] if self.process is None else [self.process.pid]
 
     def cpu_s(self) -> float:
-        """Processor seconds so far."""
+        """Processor seconds so far, those of processes that ended included."""
+        if self._group is not None:
+            return self._group.cpu_s()
         return proctree.cpu_s(self.roots())
 
     def wait_empty(self, timeout_s: float = 120) -> None:
@@ -142,6 +145,8 @@ class System(ABC):
 
     def spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start something that writes to the log."""
+        if self._group is not None:
+            command = self._group.command(command)
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command,
@@ -174,6 +179,8 @@ class System(ABC):
     def close(self) -> None:
         """End it and delete its directory."""
         self.stop()
+        if self._group is not None:
+            self._group.remove()
         shutil.rmtree(self.path)
 
 
