@@ -16,12 +16,19 @@ from tests.tree.conftest import tree as tree
 from tests.tree.harness import Installation, Tree
 
 MODULES = [
+    "bouncesaying",
+    "condredirect",
+    "except_",
+    "forward",
+    "preline",
     "qmail_inject",
     "qmail_local",
     "qmail_newu",
+    "qmail_pw2u",
     "qmail_qmqpd",
     "qmail_qmtpd",
     "qmail_queue",
+    "qreceipt",
     "sendmail",
 ]
 
