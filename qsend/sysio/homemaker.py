@@ -75,8 +75,7 @@ def _make(path: str, directory: Directory) -> None:
         os.mkdir(path, 0o700)
     except FileExistsError:
         pass
-    # The home itself may be a link to where the disk is; nothing below it may.
-    follow = 0 if not directory.path else os.O_NOFOLLOW
+    follow = 0 if _may_be_a_link(path, directory) else os.O_NOFOLLOW
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | follow)
     try:
         found, owner = os.fstat(fd), directory.owner
@@ -86,6 +85,18 @@ def _make(path: str, directory: Directory) -> None:
             os.fchmod(fd, directory.mode)
     finally:
         os.close(fd)
+
+
+def _may_be_a_link(path: str, directory: Directory) -> bool:
+    """Whether a link there is followed.
+
+    The home may be one, to where the disk is; and alias, because qmail looks where
+    passwd says that the account lives. That link must be the caller's own: who owns
+    the directory behind it has made none of our names. Nothing else may be.
+    """
+    if directory.path == "alias":
+        return os.lstat(path).st_uid == os.geteuid()
+    return not directory.path
 
 
 def make_files(

@@ -151,6 +151,25 @@ def test_existing_files_are_never_changed(open_tmp: Path) -> None:
     assert (home / "alias/.qmail-postmaster").read_text() == ""
 
 
+@pytest.mark.root
+def test_alias_may_be_a_link_of_the_owner_to_where_the_account_lives(
+    open_tmp: Path,
+) -> None:
+    open_tmp.chmod(0o777)
+    home = open_tmp / "home"
+
+    def prepare() -> int:
+        home.mkdir()
+        (open_tmp / "elsewhere").mkdir()
+        (home / "alias").symlink_to(open_tmp / "elsewhere")
+        return setup(home)
+
+    assert as_user(prepare) == 0
+    assert (open_tmp / "elsewhere/.qmail-root").exists()
+    os.lchown(home / "alias", UID + 1, UID + 1)
+    assert as_user(lambda: setup(home)) == 111
+
+
 def test_a_default_of_the_aliases_goes_on_answering_for_all(open_tmp: Path) -> None:
     open_tmp.chmod(0o777)
     home = open_tmp / "home"
