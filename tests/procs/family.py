@@ -13,9 +13,11 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from qsend.core.errors import Fatal
 from qsend.core.startoptions import StartOptions
@@ -24,7 +26,6 @@ from qsend.sysio import queuemaker
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.boot import Boot
 from qsend.sysio.endpoint import Endpoint
-from qsend.sysio.fork import fork_child
 from qsend.sysio.loop import Loop
 from qsend.sysio.parent import Parent
 
@@ -144,6 +145,30 @@ def make_home(home: Path) -> None:
     queuemaker.create(str(home), load_accounts(single_user=True))
 
 
+_SPAWNED = "import sys; from tests.procs.family import serve; serve(*sys.argv[1:])"
+
+
+def serve(told: str, given: str) -> NoReturn:
+    """Be start, with fake children; both arguments are JSON from Tree."""
+    facts = json.loads(told)
+    write, lent = facts["write"], facts["lent"]
+    os.dup2(write, 1)
+    os.close(write)
+    # They come from 3 on: first up, out of the way, and then down.
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in lent]
+    for fd in lent:
+        os.close(fd)
+    for number, fd in enumerate(high):
+        os.dup2(fd, 3 + number)
+        os.close(fd)
+    os.environ.update(facts["environ"])
+    if lent:
+        os.environ["LISTEN_PID"] = str(os.getpid())
+        os.environ["LISTEN_FDS"] = str(len(lent))
+    options = StartOptions(single_user=True, remotes=2, **json.loads(given))
+    os._exit(main(options, FAKES))
+
+
 class Tree:
     """A running start, its log and what its children said."""
 
@@ -166,40 +191,22 @@ class Tree:
         self._events = os.open(home / "events", os.O_RDWR | os.O_NONBLOCK)
         self._unread = b""
         self._log, write = os.pipe()
-        wanted = StartOptions(
-            home=str(home),
-            single_user=True,
-            remotes=2,
-            pace=pace,
-            **options,  # type: ignore[arg-type]
-        )
         lent_fds = [sock.fileno() for sock in lent]
-        self.pid = fork_child(
-            lambda: self._start(write, wanted, environ or {}, lent_fds),
-            (write, *lent_fds),
-            "start",
+        # A process of its own from the first: what tests have left in this one (an
+        # object whose end closes a number, a thread) is none of start's business.
+        for fd in (write, *lent_fds):
+            os.set_inheritable(fd, True)
+        told = {"write": write, "lent": lent_fds, "environ": dict(environ or {})}
+        given = {"home": str(home), "pace": pace, **options}
+        self.pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-c", _SPAWNED, json.dumps(told), json.dumps(given)],
+            os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            setsigmask=(),
         )
+        for fd in lent_fds:
+            os.set_inheritable(fd, False)
         os.close(write)
-
-    @staticmethod
-    def _start(
-        write: int,
-        options: StartOptions,
-        environ: Mapping[str, str],
-        lent_fds: Sequence[int],
-    ) -> int:
-        os.dup2(write, 1)
-        os.close(write)
-        # They come from 3 on: first up, out of the way, and then down.
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in lent_fds]
-        for number, fd in enumerate(high):
-            os.dup2(fd, 3 + number)
-            os.close(fd)
-        os.environ.update(environ)
-        if lent_fds:
-            os.environ["LISTEN_PID"] = str(os.getpid())
-            os.environ["LISTEN_FDS"] = str(len(lent_fds))
-        return main(options, FAKES)
 
     def events(self) -> Iterator[Event]:
         """Events as they come, from the first that nobody asked for yet."""
