@@ -17,7 +17,7 @@ from bench.lab import (
     require_at_sink,
 )
 from bench.letters import Letter, one_each
-from bench.outcome import Outcome
+from bench.outcome import DELIVERED, Outcome
 from bench.peers.base import HOST, Site
 from bench.sink import PORT
 from bench.stats import depth
@@ -84,7 +84,10 @@ class Local:
         )
         exactly.require(sent, (name for name, _ in found))
         begin = outcome.extra["began"]
-        outcome.timeline = depth([begin] * len(letters), [each.at for _, each in found])
+        times = [each.at for _, each in found]
+        rate = len(letters) / (max(times) - begin)
+        outcome.extra = {**outcome.extra, DELIVERED: rate}
+        outcome.timeline = depth([begin] * len(letters), times)
 
 
 def variants(*, full: bool) -> list[Variant]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from bench import exactly, mailboxes, peers
 from bench.letters import Letter
 from bench.mailboxes import Mailboxes
-from bench.outcome import Outcome
+from bench.outcome import DELIVERED, Outcome
 from bench.peers.base import Site, System
 from bench.proctree import MemoryWatch
 from bench.sink import Sink
@@ -116,8 +116,12 @@ def drain(
         begin = time.time()
         system.go()
         wait()
+        delivered = time.time()
         system.wait_empty()
-    outcome.extra = {**outcome.extra, "began": begin}
+    outcome.extra = {
+        "began": begin,
+        DELIVERED: units / (delivered - begin),
+    }
 
 
 def require_at_sink(letters: Iterable[Letter], arrived: Iterable[bytes]) -> None:

@@ -51,6 +51,9 @@ class Outcome:
         return self.cpu_s * 1000 / self.units if self.units else math.nan
 
 
+DELIVERED = "delivered per second"
+"""In `extra`: as the rate, but without the time in which the queue became empty."""
+
 COLUMNS = (
     "variant", "system", "round", "units", "seconds", "rate", "cpu_s", "cpu_per_1000",
     "peak_mib", "p50_ms", "p99_ms", "error",
@@ -70,20 +73,6 @@ def save(
         facts = [json.dumps(each) for each in machine.values()]
         for each in outcomes:
             writer.writerow([*facts, *(getattr(each, name) for name in COLUMNS)])
-
-
-def load(directory: Path) -> tuple[dict[str, Any], list[Outcome]]:
-    """Read what `save` wrote."""
-    content = json.loads((directory / "results.json").read_text())
-    return content["machine"], [_outcome(row) for row in content["outcomes"]]
-
-
-def _outcome(row: dict[str, Any]) -> Outcome:
-    """JSON has no nan."""
-    known: dict[str, Any] = {
-        key: math.nan if each is None else each for key, each in row.items()
-    }
-    return Outcome(**known)
 
 
 def _plain(outcome: Outcome) -> dict[str, Any]:

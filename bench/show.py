@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.outcome import Outcome
+from bench.outcome import DELIVERED, Outcome
 from bench.stats import Spread, ratios, spread
 
 OURS = "qsend"
@@ -42,11 +42,16 @@ def figure(
     return spread([value(each) for each in outcomes])
 
 
-def lead(outcomes: Sequence[Outcome], variant: str, system: str) -> Spread | None:
-    """How many times as fast as a peer qsend is, round by round."""
+def lead(
+    outcomes: Sequence[Outcome],
+    variant: str,
+    system: str,
+    value: Callable[[Outcome], float],
+) -> Spread | None:
+    """How many times as much as a peer qsend does, round by round."""
 
     def rates(name: str) -> dict[int, float]:
-        return {each.round: each.rate for each in of(outcomes, variant, name)}
+        return {each.round: value(each) for each in of(outcomes, variant, name)}
 
     return ratios(rates(OURS), rates(system))
 
@@ -58,12 +63,12 @@ def table(outcomes: Sequence[Outcome], variant: str) -> str:
     for system in systems(here):
         good = of(here, variant, system)
         failed = sum(1 for each in here if each.system == system and each.error)
-        ratio = None if system == OURS else lead(here, variant, system)
+        ratio = None if system == OURS else lead(here, variant, system, _rate)
         lines.append(
             _row(
                 (
                     system,
-                    _cell(figure(good, lambda each: each.rate), 0),
+                    _cell(figure(good, _rate), 0),
                     _cell(figure(good, lambda each: each.cpu_per_1000), 2),
                     _cell(figure(good, lambda each: each.p50_ms), 1),
                     _cell(figure(good, lambda each: each.p99_ms), 1),
@@ -100,9 +105,16 @@ def _extras(here: Sequence[Outcome], variant: str) -> str:
         good = of(here, variant, system)
         names = [n for n in (good[0].extra if good else {}) if n != "began"]
         shown = [f"{n} {_cell(spread([e.extra[n] for e in good]), 2)}" for n in names]
+        if DELIVERED in names and system != OURS:
+            ratio = lead(here, variant, system, lambda each: each.extra[DELIVERED])
+            shown.append(f"of which qsend delivers {_cell(ratio, 2)} times as many")
         if shown:
             lines.append(f"\n{system}: " + ", ".join(shown) + "\n")
     return "".join(lines)
+
+
+def _rate(outcome: Outcome) -> float:
+    return outcome.rate
 
 
 def _cell(value: Spread | None, digits: int) -> str:
