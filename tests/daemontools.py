@@ -15,20 +15,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+import pytest
 
 from qsend.sysio import clock
 
 WAIT_S = 30.0
 _STAGE = """
-set -e
-mount --bind "$1/var" /var
-mount --bind "$2" /var/qmail
-mount --bind "$1/programs" /usr/local/bin
-mount -t overlay none -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc
-ip link set lo up
+mount --bind "$1/var" /var &&
+mount --bind "$2" /var/qmail &&
+mount --bind "$1/programs" /usr/local/bin &&
+mount -t overlay none -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc &&
+ip link set lo up || exit 99
 shift 2
 exec "$@"
 """
+_NO_MOUNT = 99
 _ALONE = ["unshare", "--mount", "--net", "--propagation", "private"]
 _TOOLS = ("multilog", "setuidgid", "softlimit", "tcpserver", "rblsmtpd")
 # A line of `multilog t`: TAI64N with 16 digits of seconds and 8 of nanoseconds.
@@ -58,7 +59,12 @@ class Services:
             env={"PATH": os.environ["PATH"]},
             cwd="/",
         )
-        self._wait(lambda: self._name() == "svscan", "svscan")
+        self._wait(
+            lambda: self._name() == "svscan" or self.process.poll() == _NO_MOUNT,
+            "svscan",
+        )
+        if self.process.poll() == _NO_MOUNT:
+            pytest.skip("this machine lets root mount nothing")
         if stage is not None:
             self._inside = [
                 os.open(f"/proc/{self.process.pid}/ns/{kind}", os.O_RDONLY)
