@@ -13,10 +13,10 @@ from dataclasses import dataclass
 MARK = "# Written by `qsend setup`; it stays as it is once this line is gone.\n"
 SEND, SMTPD, POP3D = "qmail-send", "qmail-smtpd", "qmail-pop3d"
 
-SMTPD_BYTES = 80_000_000
-POP3D_BYTES = 40_000_000
-"""For `softlimit -m`: twice what `python -m bench.softlimit` finds necessary. The
-2000000 of howtos is for programs in C; Python maps more before its first line."""
+LIMIT_BYTES = 80_000_000
+"""For `softlimit -m`: twice what `python -m bench.softlimit` finds necessary, where
+half of what POP3 needs is for one yescrypt. The 2000000 of howtos is for programs in
+C; Python maps more before its first line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def _smtpd(places: ScriptPlaces) -> str:
     return (
         "QMAILDUID=`id -u qmaild`\n"
         "NOFILESGID=`id -g qmaild`\n"
-        f"exec {_tool(places, 'softlimit')} -m {SMTPD_BYTES} \\\n"
+        f"exec {_tool(places, 'softlimit')} -m {LIMIT_BYTES} \\\n"
         f"{_tool(places, 'tcpserver')} -H -R -v -p "
         f"-x {shlex.quote(places.smtp_rules)} \\\n"
         "-u $QMAILDUID -g $NOFILESGID 0 smtp "
@@ -71,7 +71,7 @@ def _smtpd(places: ScriptPlaces) -> str:
 def _pop3d(places: ScriptPlaces) -> str:
     rules = shlex.quote(f"{places.home}/control/tcp.pop3.cdb")
     return (
-        f"exec {_tool(places, 'softlimit')} -m {POP3D_BYTES} \\\n"
+        f"exec {_tool(places, 'softlimit')} -m {LIMIT_BYTES} \\\n"
         f"{_tool(places, 'tcpserver')} -H -R -v -X -x {rules} 0 pop3 \\\n"
         f"{_program(places, 'bin/qmail-popup')} {shlex.quote(places.host)} \\\n"
         f"{_program(places, 'bin/checkpassword')} "

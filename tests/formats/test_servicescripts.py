@@ -47,7 +47,7 @@ def test_services_are_those_of_a_howto() -> None:
     )
     assert files["qmail-pop3d/run"] == (
         f"#!/bin/sh\n{MARK}"
-        "exec /usr/local/bin/softlimit -m 40000000 \\\n"
+        "exec /usr/local/bin/softlimit -m 80000000 \\\n"
         "/usr/local/bin/tcpserver -H -R -v -X "
         "-x /var/qmail/control/tcp.pop3.cdb 0 pop3 \\\n"
         "/var/qmail/bin/qmail-popup mx.example \\\n"

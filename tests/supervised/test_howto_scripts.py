@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qsend.formats.servicescripts import SMTPD_BYTES
+from qsend.formats.servicescripts import LIMIT_BYTES
 from tests.daemontools import STAMPED, Services
 from tests.tree.harness import Tree
 
@@ -53,7 +53,7 @@ CLIENT = """\
 import smtplib, sys
 source, recip, size = sys.argv[1:]
 with smtplib.SMTP("127.0.0.1", 25, "c.example", 60, (source, 0)) as smtp:
-    message = b"Subject: by tcpserver\\r\\n\\r\\n" + b"x" * 70 * int(size) + b"\\r\\n"
+    message = b"Subject: by tcpserver\\r\\n\\r\\n" + (b"x" * 70 + b"\\r\\n") * int(size)
     print(smtp.sendmail("a@b.example", [recip], message))
 """
 LOGS = "/var/log/qmail"
@@ -89,7 +89,7 @@ def howto(tree: Tree, open_tmp: Path) -> Iterator[Services]:
 
 def smtpd(checks: str) -> str:
     """qmail-smtpd's run script; the limit is one for Python."""
-    return SMTPD.format(checks).replace("2000000", str(SMTPD_BYTES))
+    return SMTPD.format(checks).replace("2000000", str(LIMIT_BYTES))
 
 
 def send(
