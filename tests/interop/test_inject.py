@@ -6,7 +6,7 @@ import re
 from itertools import chain
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.interop import notqmail
@@ -181,6 +181,8 @@ def test_messages_are_queued_alike(pair: Pair, ground: Path, case: Case) -> None
 @settings(GENERATED, max_examples=COMMANDS)
 @given(case=cases(sendmail_options))
 def test_sendmail_takes_the_same_options(pair: Pair, ground: Path, case: Case) -> None:
+    # notqmail looks for such a file in its home, we where the caller is.
+    assume(("QMAILMFTFILE", "lists") not in case.variables)
     programs = ("sendmail", "sendmail")
     theirs, ours = (
         inject(pair, ground, side, programs, case) for side in (False, True)

@@ -160,7 +160,7 @@ def fill(home: Path, case: Case) -> None:
     (home / "locked").touch(mode=0o400)
     for name, content, mode in case.files:
         path = home / name
-        if name.endswith("/"):
+        if name.endswith(("/", "/.", "/..")):
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode("latin-1"))

@@ -244,7 +244,8 @@ def test_failed_handshake_under_encrypt_is_a_deferral(
 def test_tls_1_1_is_not_spoken(shared: RemoteProcess, certificate: bytes) -> None:
     with Peer(SECURE, tls=old_tls(certificate)) as peer:
         assert shared.outcome(MESSAGE, port=peer.port) == [IN_CLEAR]
-        assert len(peer.tls_failures) == 1
+    # The peer may see the refusal after the delivery: its threads are joined above.
+    assert len(peer.tls_failures) == 1
 
 
 @pytest.mark.slow

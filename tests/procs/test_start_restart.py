@@ -128,10 +128,7 @@ def test_isolated_remote_is_given_to_send_and_not_started_again(tree: Opener) ->
     made.ask(pids["send"], b"isolated")
     [boot] = made.wait("boot", role="isolated")
     assert boot["socks"] == ["send", "start"]
-    met = made.wait("met", 2)
-    assert {(event["role"], event["name"]) for event in met} == {
-        ("isolated", "send"), ("send", "isolated"),
-    }  # fmt: skip
+    made.wait_met({(made.pid_of(boot), "send"), (pids["send"], "isolated")})
     os.kill(made.pid_of(boot), signal.SIGKILL)
     made.wait("lost", role="send", name="isolated")
     made.ask(pids["send"], b"stop-all")
