@@ -25,15 +25,14 @@ from qsend.core.relay import (
     judge_recipient,
     replace_literal,
 )
-from qsend.core.smtpdata import HOPS_MAX, DataReader, HopCounter, StrayNewline
+from qsend.core.smtpdata import StrayNewline
 from qsend.core.smtpdauth import MECHANISMS, AuthExchange, BadExchange, Credentials
+from qsend.core.smtpdbody import Body
 from qsend.core.smtpdlines import Lines, LineTooLong
-from qsend.core.smtpdpath import mail_refusal, parse_argument
+from qsend.core.smtpdpath import mail_argument, rcpt_argument
 from qsend.core.smtpdsteps import (
-    Abandon,
     Begin,
     Bye,
-    Chunk,
     Filter,
     Finish,
     Judge,
@@ -51,16 +50,6 @@ FAILURES_MAX = 3
 """Refused logins of one connection."""
 
 
-class _Body:
-    """The message between DATA and its end; `refusal` is why it is not taken."""
-
-    def __init__(self) -> None:
-        self.reader = DataReader()
-        self.hops = HopCounter()
-        self.size = 0
-        self.refusal: bytes | None = None
-
-
 class Dialogue:
     """One connection from its greeting on."""
 
@@ -75,7 +64,7 @@ class Dialogue:
         self._helo: bytes | None = None
         self._is_extended = False
         self._mail: Mail | None = None
-        self._body: _Body | None = None
+        self._body: Body | None = None
         self._auth: AuthExchange | None = None
         self._pending: bytes | None = None
         self._errors = self._failures = 0
@@ -194,20 +183,13 @@ class Dialogue:
     def _ehlo(self, rest: bytes) -> Step:
         self._hello(rest)
         self._is_extended = True
-        listed = [
+        offered = replies.ehlo(
             self.rules.greeting,
-            b"PIPELINING",
-            b"8BITMIME",
-            b"SIZE %d" % self._databytes,
-            b"SMTPUTF8",
-            b"ENHANCEDSTATUSCODES",
-        ]
-        if self.peer.offers_tls:
-            listed.append(b"STARTTLS")
-        if self._may_log_in:
-            listed.append(b"AUTH " + b" ".join(MECHANISMS))
-        lines = [b"250-%b\r\n" % each for each in listed[:-1]]
-        return Say(text=b"".join(lines) + b"250 %b\r\n" % listed[-1])
+            databytes=self._databytes,
+            offers_tls=self.peer.offers_tls,
+            mechanisms=MECHANISMS if self._may_log_in else (),
+        )
+        return Say(text=offered)
 
     @property
     def _databytes(self) -> int:
@@ -222,19 +204,11 @@ class Dialogue:
         may_relay = self.peer.relay_suffix is not None or self.login is not None
         if self.peer.must_log_in and not may_relay:
             return self._fault(replies.LOG_IN_FIRST)
-        try:
-            argument = parse_argument(rest)
-        except ValueError:
-            return self._fault(replies.SYNTAX)
-        if argument is None:
-            return self._fault(replies.BAD_SENDER_SYNTAX)
-        refusal = mail_refusal(
-            argument.parameters,
-            databytes=self._databytes,
-            offers_login=self.peer.offers_login,
+        argument = mail_argument(
+            rest, databytes=self._databytes, offers_login=self.peer.offers_login
         )
-        if refusal is not None:
-            return self._fault(refusal)
+        if isinstance(argument, bytes):
+            return self._fault(argument)
         self._mail = Mail(
             sender=self._localised(argument.address), parameters=argument.words
         )
@@ -251,14 +225,9 @@ class Dialogue:
             return self._fault(replies.MAIL_FIRST)
         if (screening := self._screening(b"RCPT " + rest)) is not None:
             return screening
-        try:
-            argument = parse_argument(rest)
-        except ValueError:
-            return self._fault(replies.SYNTAX)
-        if argument is None:
-            return self._fault(replies.BAD_RECIPIENT_SYNTAX)
-        if argument.parameters:
-            return self._fault(replies.UNKNOWN_PARAMETER)
+        argument = rcpt_argument(rest)
+        if isinstance(argument, bytes):
+            return self._fault(argument)
         if len(mail.recips) >= self.rules.recipients_max:
             # No fault: the client sends the rest in another transaction.
             return Say(text=replies.TOO_MANY_RECIPIENTS)
@@ -295,7 +264,7 @@ class Dialogue:
         if not mail.recips:
             return self._fault(replies.RCPT_FIRST)
         self._mail = None
-        self._body = _Body()
+        self._body = Body()
         return Begin(
             sender=mail.sender,
             recips=tuple(mail.recips),
@@ -310,10 +279,10 @@ class Dialogue:
         secure = b"S" if self.is_secure else b""
         return b"ESMTP" + secure + (b"A" if self.login is not None else b"")
 
-    def _next_of_body(self, body: _Body) -> Step | None:
-        if body.reader.is_over:
+    def _next_of_body(self, body: Body) -> Step | None:
+        if body.is_over:
             self._body = None
-            self._lines.feed(body.reader.rest)
+            self._lines.feed(body.rest)
             if body.refusal is not None:
                 return self._fault(body.refusal)
             return Finish()
@@ -321,18 +290,10 @@ class Dialogue:
         if not data:
             return None
         try:
-            chunk = body.reader.feed(data)
+            step = body.feed(data, self._databytes)
         except StrayNewline:
             return Bye(text=replies.STRAY)
-        if body.refusal is not None or not chunk:
-            return self._next_of_body(body) if body.reader.is_over else None
-        body.hops.feed(chunk)
-        body.size += len(chunk)
-        if body.hops.hops >= HOPS_MAX:
-            body.refusal = replies.LOOPING
-        elif 0 < self._databytes < body.size:
-            body.refusal = replies.TOO_LARGE
-        return Chunk(data=chunk) if body.refusal is None else Abandon()
+        return self._next_of_body(body) if step is None and body.is_over else step
 
     def _starttls(self, rest: bytes) -> Step:
         if not self.peer.offers_tls:

@@ -88,16 +88,45 @@ def _parameters(text: bytes) -> dict[bytes, bytes]:
     return found
 
 
-def mail_refusal(
-    parameters: Mapping[bytes, bytes], *, databytes: int, offers_login: bool
-) -> bytes | None:
-    """The reply to MAIL with parameters that cannot be met, or None.
+def mail_argument(
+    text: bytes, *, databytes: int, offers_login: bool
+) -> Argument | bytes:
+    """What stands behind MAIL, or the reply that refuses it.
 
     Args:
+        text: all of it.
         databytes: largest message taken, 0 for any.
         offers_login: whether AUTH is among the extensions; what its parameter says
             of the sender counts for nothing.
     """
+    argument = _argument(text, replies.BAD_SENDER_SYNTAX)
+    if isinstance(argument, bytes):
+        return argument
+    refusal = _mail_refusal(
+        argument.parameters, databytes=databytes, offers_login=offers_login
+    )
+    return argument if refusal is None else refusal
+
+
+def rcpt_argument(text: bytes) -> Argument | bytes:
+    """The same for RCPT."""
+    argument = _argument(text, replies.BAD_RECIPIENT_SYNTAX)
+    if isinstance(argument, Argument) and argument.parameters:
+        return replies.UNKNOWN_PARAMETER
+    return argument
+
+
+def _argument(text: bytes, no_address: bytes) -> Argument | bytes:
+    try:
+        argument = parse_argument(text)
+    except ValueError:
+        return replies.SYNTAX
+    return no_address if argument is None else argument
+
+
+def _mail_refusal(
+    parameters: Mapping[bytes, bytes], *, databytes: int, offers_login: bool
+) -> bytes | None:
     for name, value in parameters.items():
         match name:
             case b"SIZE" if value.isdigit() and len(value) <= 20:

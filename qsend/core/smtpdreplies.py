@@ -6,6 +6,7 @@ Source: RFC 5321, RFC 2034 (status codes), RFC 3463; qmail-smtpd.c.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 TOO_BUSY = b"421 4.3.2 too many sessions; try again later\r\n"
 TIMEOUT = b"451 4.4.2 timeout (#4.4.2)\r\n"
@@ -45,6 +46,26 @@ RECIPIENT_OK = b"250 2.1.5 ok\r\n"
 LOGGED_IN = b"235 2.7.0 ok, go ahead\r\n"
 GO_AHEAD_TLS = b"220 2.0.0 ready for tls\r\n"
 _ENHANCED = re.compile(r"\(#([245]\.[0-9]{1,3}\.[0-9]{1,3})\)")
+
+
+def ehlo(
+    greeting: bytes, *, databytes: int, offers_tls: bool, mechanisms: Sequence[bytes]
+) -> bytes:
+    """The reply to EHLO; `mechanisms` are those of AUTH, none without it."""
+    lines = [
+        greeting,
+        b"PIPELINING",
+        b"8BITMIME",
+        b"SIZE %d" % databytes,
+        b"SMTPUTF8",
+        b"ENHANCEDSTATUSCODES",
+    ]
+    if offers_tls:
+        lines.append(b"STARTTLS")
+    if mechanisms:
+        lines.append(b"AUTH " + b" ".join(mechanisms))
+    said = [b"250-%b\r\n" % line for line in lines[:-1]]
+    return b"".join(said) + b"250 %b\r\n" % lines[-1]
 
 
 def reply(code: int, text: str) -> bytes:

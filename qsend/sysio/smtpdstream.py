@@ -1,0 +1,137 @@
+"""The bytes of one SMTP client: aiosmtpd's stream, inside TLS or not.
+
+aiosmtpd has the connection, its back-pressure and the time limit; TLS is ours, because
+a handshake may come in the middle, and what was sent ahead of it must not count.
+Must not: know what the bytes mean.
+Source: docs/adr/0007-aiosmtpd-without-its-commands.md; aiosmtpd.smtp; RFC 3207.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from aiosmtpd.smtp import SMTP
+
+from qsend.core import smtpdreplies as replies
+from qsend.sysio.tls import TlsBytes
+
+READ_MAX = 65536
+_HANDSHAKE_S = 60.0
+_LINGER_S = 30.0
+"""How long the last words to a client may take."""
+_NO_HANDLER = object()
+
+
+class Ended(Exception):
+    """The client has left, or is to leave."""
+
+
+class SmtpdStream(SMTP):
+    """One connection; `out` is what is to be said at the next flush."""
+
+    line_length_limit = READ_MAX  # of the stream: the dialogue has its own limits
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
+        super().__init__(
+            _NO_HANDLER,
+            hostname="localhost",  # or it is looked up, for each connection
+            timeout=timeout_s,
+            loop=loop,
+        )
+        self.out: list[bytes] = []
+        self.tls: TlsBytes | None = None
+        self._linger: asyncio.TimerHandle | None = None
+
+    # What aiosmtpd calls
+
+    def eof_received(self) -> bool:
+        """No more commands; what was said is still done, and answered."""
+        self._reader.feed_eof()
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Nothing is to be said any more."""
+        super().connection_lost(error)
+        if self._linger is not None:
+            self._linger.cancel()
+
+    def _timeout_cb(self) -> None:
+        """The client was silent for too long."""
+        self.out.append(replies.TIMEOUT)
+        self.hang_up()
+
+    # For the session
+
+    async def read(self) -> bytes:
+        """What the client says next. Raises: Ended at its end, RemoteProtocolError."""
+        while True:
+            data = await self._reader.read(READ_MAX)
+            if not data:
+                raise Ended
+            if self.tls is None:
+                return data
+            plain = self._decrypt(self.tls, data)
+            if plain:
+                return plain
+            if self.tls.is_ended:
+                raise Ended
+
+    async def handshake(self, context: ssl.SSLContext | None) -> bytes:
+        """Go on inside TLS; what came there already.
+
+        What was sent in the clear ahead of it breaks the handshake.
+        Raises: Ended, also without `context`; RemoteProtocolError.
+        """
+        if context is None:
+            raise Ended  # control/servercert.pem has gone since the greeting
+        self._reset_timeout(_HANDSHAKE_S)
+        self.tls = tls = TlsBytes(context)
+        plain = b""
+        while not tls.is_open:
+            data = await self._reader.read(READ_MAX)
+            if not data:
+                raise Ended
+            plain = self._decrypt(tls, data)
+        return plain
+
+    async def flush(self) -> None:
+        """Send what waits; wait for a client that does not read."""
+        if self.out:
+            self._write_out()
+            await self._writer.drain()
+
+    def hang_up(self) -> None:
+        """Say what is left to say, and close."""
+        transport = self.transport
+        if transport is None or self._linger is not None:
+            return
+        self._write_out()
+        if self.tls is not None and self.tls.is_open:
+            self.tls.close()
+            self._writer.write(self.tls.output())
+        # A client that does not read must not keep the connection.
+        self._linger = self.loop.call_later(_LINGER_S, self.abort)
+        transport.close()
+
+    def abort(self) -> None:
+        """Cut the client off."""
+        if isinstance(self.transport, asyncio.Transport):
+            self.transport.abort()
+
+    def _decrypt(self, tls: TlsBytes, data: bytes) -> bytes:
+        """The plain text of it. Raises: RemoteProtocolError."""
+        try:
+            return tls.feed(data)
+        finally:
+            self._writer.write(tls.output())
+
+    def _write_out(self) -> None:
+        data = b"".join(self.out)
+        self.out.clear()
+        if self.tls is not None:
+            if not self.tls.is_open:
+                return
+            self.tls.send(data)
+            data = self.tls.output()
+        self._writer.write(data)
