@@ -27,6 +27,7 @@ from qsend.sysio.endpoint import Descriptors, Endpoint
 from qsend.sysio.loop import Loop
 from qsend.sysio.parent import Parent
 from qsend.sysio.privilege import drop, harden
+from qsend.sysio.spread import Threads
 
 SWEEP_PID_S = 3600
 """How often pid/ is looked through; what is removed there is 36 hours old."""
@@ -102,11 +103,13 @@ def main(boot: Boot) -> int:
     drop(boot.accounts.qmailq)
     harden()
     sandbox.apply("clean", boot.home)
+    threads = Threads()
     try:
-        cleaner = Cleaner(boot.queue, boot.controls.durability)
+        cleaner = Cleaner(boot.queue, boot.controls.durability, spread=threads)
     except OSError as exc:
         raise Fatal(f"unable to open {boot.queue}: {exc.strerror}") from exc
     try:
         return _Clean(boot, cleaner).run()
     finally:
+        threads.close()
         cleaner.close()

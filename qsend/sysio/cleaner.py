@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from qsend.core.model import MessId
 from qsend.formats.cleanwire import Aside, Foop, Request, Todo
@@ -19,6 +20,7 @@ from qsend.formats.control import Durability
 from qsend.formats.paths import aside_name
 from qsend.sysio.filecalls import FileCalls
 from qsend.sysio.queuedirs import QueueDirs, dir_of
+from qsend.sysio.spread import Spread, in_turn
 
 OSSIFIED_S = 129600
 """Age at which a file that no writer finished is garbage: 36 hours, well over the
@@ -29,6 +31,16 @@ _ASIDE_MODE = 0o770
 _REASON = "reason"
 
 
+@dataclass(slots=True)
+class _Work:
+    """A request, and how far it has come."""
+
+    request: Request
+    is_ending: bool = False
+    """Whether mess/N goes once the rest is durable."""
+    error: int = 0
+
+
 class Cleaner:
     """The removing side of one queue; one process at a time has one."""
 
@@ -37,14 +49,16 @@ class Cleaner:
         path: str,
         level: Durability = Durability.FULL,
         calls: FileCalls = os,
+        spread: Spread = in_turn,
     ) -> None:
         """Open the queue directory `path`.
 
         `level` may be changed at any time: FULL syncs directories, the others,
-        like qmail, do not.
+        like qmail, do not. `spread` carries out the removals of a batch.
         """
         self.level = level
         self._calls = calls
+        self._spread = spread
         self._dirs = QueueDirs(path, calls)
         # Directories whose last sync failed: owed before any mess/N may go.
         self._owed: set[str] = set()
@@ -59,29 +73,25 @@ class Cleaner:
         Requests for one number are done in order. When a sync fails, no mess/N
         goes and every request that shared it fails.
         """
-        results = [0] * len(batch)
-        changed = set(self._owed)
-        ending: dict[MessId, list[int]] = {}
-        for position, request in enumerate(batch):
-            try:
-                if self._begin(request, changed):
-                    ending.setdefault(request.messid, []).append(position)
-            except OSError as exc:
-                results[position] = exc.errno or errno.EIO
+        of_number: dict[MessId, list[_Work]] = {}
+        works = [_Work(request) for request in batch]
+        for work in works:
+            of_number.setdefault(work.request.messid, []).append(work)
+        groups = list(of_number.values())
+        # What sets aside syncs by itself, which one thread does at a time.
+        is_plain = not any(isinstance(request, Aside) for request in batch)
+        spread = self._spread if is_plain else in_turn
+        changed = set(self._owed).union(*spread(self._begin, groups))
         try:
             self._sync(changed)
         except OSError as exc:
             code = exc.errno or errno.EIO
-            return [
-                result if isinstance(request, Aside) else result or code
-                for request, result in zip(batch, results, strict=True)
-            ]
-        # Each number once: after its unlink it may be a new message's.
-        for messid, positions in ending.items():
-            code = self._unlink_mess(messid)
-            for position in positions:
-                results[position] = results[position] or code
-        return results
+            for work in works:
+                if not isinstance(work.request, Aside):
+                    work.error = work.error or code
+        else:
+            spread(self._end, groups)
+        return [work.error for work in works]
 
     def sweep_pid(self, now: int) -> int:
         """Remove what writers left in pid/ over OSSIFIED_S ago; how many.
@@ -101,7 +111,27 @@ class Cleaner:
                 removed += self._dirs.unlink(name, fd)
         return removed
 
-    def _begin(self, request: Request, changed: set[str]) -> bool:
+    def _begin(self, works: list[_Work]) -> set[str]:
+        """What comes before the shared sync, for one number; what must be synced."""
+        changed: set[str] = set()
+        for work in works:
+            try:
+                work.is_ending = self._prepare(work.request, changed)
+            except OSError as exc:
+                work.error = exc.errno or errno.EIO
+        return changed
+
+    def _end(self, works: list[_Work]) -> None:
+        """What comes after it; the number is unlinked once, for it may be a new
+        message's then.
+        """
+        ending = [work for work in works if work.is_ending]
+        if ending:
+            code = self._unlink_mess(ending[0].request.messid)
+            for work in ending:
+                work.error = code
+
+    def _prepare(self, request: Request, changed: set[str]) -> bool:
         """Everything that comes before the shared sync; whether mess/N goes after."""
         match request:
             case Todo():

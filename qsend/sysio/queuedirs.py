@@ -36,8 +36,10 @@ class QueueDirs:
         """
         fd = self._fds.get(name)
         if fd is None:
-            fd = self.calls.open(name, _OPEN_DIR, dir_fd=self._root)
-            self._fds[name] = fd
+            opened = self.calls.open(name, _OPEN_DIR, dir_fd=self._root)
+            fd = self._fds.setdefault(name, opened)
+            if fd != opened:
+                self.calls.close(opened)  # another thread was sooner
         return fd
 
     def of(self, name: str, messid: MessId) -> int:

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from qsend.sysio.spread import THREADS, Threads, in_turn
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 7, 8, 9, 100])
+def test_results_are_in_the_order_of_the_things(count: int) -> None:
+    threads = Threads()
+    try:
+        want = [str(each) for each in range(count)]
+        assert threads(str, range(count)) == in_turn(str, range(count)) == want
+    finally:
+        threads.close()
+
+
+def test_things_are_done_at_the_same_time() -> None:
+    threads = Threads()
+    meeting = threading.Barrier(THREADS, timeout=20)
+    try:
+        assert len(set(threads(lambda _: meeting.wait(), range(THREADS)))) == THREADS
+    finally:
+        threads.close()
+
+
+def test_what_is_raised_reaches_the_caller() -> None:
+    threads = Threads()
+    try:
+        with pytest.raises(ZeroDivisionError):
+            threads(lambda each: 1 // each, [3, 2, 1, 0])
+    finally:
+        threads.close()
