@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from qsend.cli import controlview
 from qsend.cli.parser import EXIT_NO, EXIT_USAGE, Parser, complain, home_of
-from qsend.core.errors import ConfigError, PermFail
+from qsend.core.errors import PermFail
 from qsend.formats.controlwire import Answer
 from qsend.sysio import clock, unixsocket
 from qsend.sysio.accounts import load_accounts
@@ -27,10 +27,9 @@ from qsend.sysio.controlclient import (
     Refused,
     processes,
 )
-from qsend.sysio.controldir import read_controls
 from qsend.sysio.ground import injection_path
 from qsend.sysio.mailqueue import take_over
-from qsend.sysio.validate import find_faults
+from qsend.sysio.validate import take_good
 
 _WHAT = """\
 WHAT is one of
@@ -94,8 +93,7 @@ def _reload(args: argparse.Namespace) -> int:
     with _client(args) as client:
         before = client.ask_one("status").facts.get("generation")
         accounts = load_accounts(single_user=os.getuid() != 0)
-        if faults := find_faults(read_controls(home), accounts.qmailp):
-            raise ConfigError(faults)
+        take_good(home, accounts.qmailp).close()
         client.ask_one("reload")
         deadline_mono = clock.mono() + _RELOAD_S
         while clock.mono() < deadline_mono:

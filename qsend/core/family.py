@@ -6,7 +6,7 @@ Source: docs/ARCHITECTURE.md; qmail-start(8) (classic ones).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 SEND = "send"
@@ -158,10 +158,12 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
         }
     ),
 }
-"""The control files each kind may know; a secret one goes to one kind only."""
+"""The control files each kind may know."""
 
-
-_SECRET = "sqlserver"
+_SQLSERVER = "sqlserver"
+SECRETS = frozenset({_SQLSERVER, "servercert.pem", "clientcert.pem", "smtpauth"})
+"""Controls that nobody but root may read: start passes them on without reading them,
+to the kinds that may know them."""
 _TOLD_SQL = (SEND, "smtpd", "qmtpd")
 SQL_MARK = ".sqlserver"
 """Tells send, smtpd and qmtpd that there is a database, and nothing of it. No file
@@ -253,10 +255,17 @@ def _linked(one: str, other: str) -> bool:
     return (one, other) in _LINKS or (other, one) in _LINKS
 
 
-def visible(role: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The part of a snapshot of control files that `role` may know."""
+def visible(
+    role: str, files: Mapping[str, bytes], secrets: Container[str] = ()
+) -> dict[str, bytes]:
+    """The part of a snapshot of control files that `role` may know.
+
+    Args:
+        files: name to content, of those that are not secret.
+        secrets: the names of the secret ones that are there.
+    """
     known = CONTROL_FILES[kind(role)]
     seen = {name: content for name, content in files.items() if name in known}
-    if kind(role) in _TOLD_SQL and _SECRET in files:
+    if kind(role) in _TOLD_SQL and _SQLSERVER in secrets:
         seen[SQL_MARK] = b""
     return seen

@@ -29,6 +29,7 @@ NUMBERS: Mapping[str, tuple[int, int, int]] = {
 }
 """The one-number files: default, least, most."""
 LISTEN = "pop3listen"
+LISTEN_WORDS = (TLS,)
 POP_FILES = frozenset({LISTEN, CERTIFICATE, *NUMBERS})
 """Names of the control files that PopSettings is made of."""
 
@@ -63,7 +64,7 @@ def parse_pop(files: Mapping[str, bytes]) -> PopSettings:
         name: number_file(name, files.get(name), bounds, faults)
         for name, bounds in NUMBERS.items()
     }
-    listeners = parse_listeners(LISTEN, files.get(LISTEN, b""), (TLS,), faults)
+    listeners = parse_listeners(LISTEN, files.get(LISTEN, b""), LISTEN_WORDS, faults)
     check_certificate(files, LISTEN, listeners, faults)
     if faults:
         raise ConfigError(faults)

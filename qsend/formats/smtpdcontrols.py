@@ -35,6 +35,7 @@ NUMBERS: Mapping[str, tuple[int, int, int]] = {
 """The one-number files: default, least, most."""
 LISTEN = "smtplisten"
 SUBMISSION = "submission"
+LISTEN_WORDS = (TLS, SUBMISSION)
 """The word for listeners at which only clients that log in, or have RELAYCLIENT, may
 send."""
 GREETING = "smtpgreeting"
@@ -90,9 +91,7 @@ def parse_smtpd(files: Mapping[str, bytes], me: bytes) -> SmtpdSettings:
         name: number_file(name, files.get(name), bounds, faults)
         for name, bounds in NUMBERS.items()
     }
-    listeners = parse_listeners(
-        LISTEN, files.get(LISTEN, b""), (TLS, SUBMISSION), faults
-    )
+    listeners = parse_listeners(LISTEN, files.get(LISTEN, b""), LISTEN_WORDS, faults)
     check_certificate(files, LISTEN, listeners, faults)
     greeting = one_line(files[GREETING]) if GREETING in files else me
     if any(byte < 32 or byte > 126 for byte in greeting):

@@ -1,8 +1,8 @@
 """What start and its children say to each other.
 
 start to a child: CONTROLS (a new generation of the control files that this
-process may know) and PEER (a replaced sibling's socket, one descriptor); to
-enqueue besides DETACH.
+process may know), with SECRETs before it, and PEER (a replaced sibling's socket, one
+descriptor); to enqueue besides DETACH.
 A child to start: READY once it serves. send besides: ASK, with a request for
 the whole tree; and from start to send: SIGNAL, an operator's signal, and PING,
 which send answers with PONG.
@@ -20,6 +20,9 @@ CONTROLS = b"c"
 """Body: u32 generation, then u32 count of files and (name, content) strings;
 a snapshot too long for one frame comes as CONTROLS_PART frames first."""
 CONTROLS_PART = b"p"
+SECRET = b"k"
+"""Body: the name of a secret control file; one descriptor with its content comes with
+it. It belongs to the CONTROLS that follow."""
 PEER = b"n"
 """Body: the sibling's role; one descriptor comes with it."""
 READY = b"r"

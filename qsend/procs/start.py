@@ -23,7 +23,6 @@ from qsend.core import family, logline
 from qsend.core.childtable import State
 from qsend.core.errors import (
     ConfigError,
-    ConfigFault,
     QsendError,
     RemoteProtocolError,
     TempFail,
@@ -37,7 +36,7 @@ from qsend.formats.supervision import parse_offer, status
 from qsend.sysio import listening
 from qsend.sysio.boot import Boot
 from qsend.sysio.classicchild import ClassicProgram, run_classic
-from qsend.sysio.controldir import exposed, read_controls
+from qsend.sysio.controldir import exposed
 from qsend.sysio.fork import fork_child
 from qsend.sysio.ground import Ground, prepare
 from qsend.sysio.herald import Herald
@@ -50,7 +49,7 @@ from qsend.sysio.surroundings import (
     arrange_stacks,
     forget_environment,
 )
-from qsend.sysio.validate import find_faults
+from qsend.sysio.validate import take_good
 
 Main = Callable[[Boot], int]
 """What a child runs after its fork; the answer is its exit code."""
@@ -134,7 +133,7 @@ class Start:
         self._options = options
         self._mains = mains
         self._ground = ground
-        self._files = ground.files
+        self._controls = ground.controls
         self._generation = 1
         self._code = 0
         self._detach = False
@@ -173,6 +172,7 @@ class Start:
         self._herald.close()
         self._nursery.close()
         self._loop.close()
+        self._controls.close()
         self._ground.leave(keep_injection=self._detach)
         return self._code
 
@@ -216,32 +216,30 @@ class Start:
         """Give all children new controls, or nobody."""
         self._herald.reloading()
         try:
-            files = read_controls(self._options.home)
-            faults = find_faults(files, self._ground.accounts.qmailp)
-        except ConfigError as exc:
-            faults = exc.faults
-        except TempFail as exc:
-            faults = [ConfigFault(file="control", line=0, problem=str(exc))]
-        if faults:
-            for fault in faults:
-                _say(logline.alert(f"unable to reread controls: {fault}"))
-            text = f"unable to reread controls: {faults[0]}"
-            self._herald.reloaded(text.encode())
+            controls = take_good(self._options.home, self._ground.accounts.qmailp)
+        except (ConfigError, TempFail) as exc:
+            self._keep_controls(exc)
             return
         _warn_of_secrets(self._options.home)
-        for name in listening.changed(self._ground.files, files):
+        for name in listening.changed(self._ground.controls.files, controls.files):
             text = f"control/{name} has changed; that needs a new start"
             _say(logline.warning(text))
         self._generation += 1
-        self._files = files
+        self._controls.close()
+        self._controls = controls
         for child in self._nursery.living():
-            if not family.is_classic(child.role):
-                seen = family.visible(child.role, files)
-                for part in startwire.render_controls(self._generation, seen):
-                    self._tell(child, part)
+            if child.line is not None:
+                controls.tell(child.role, self._generation, child.line.send)
         said = b"reread controls: generation %d" % self._generation
         _say(said + b"\n")
         self._herald.reloaded(said)
+
+    def _keep_controls(self, why: ConfigError | TempFail) -> None:
+        faults = why.faults if isinstance(why, ConfigError) else [why]
+        texts = [f"unable to reread controls: {fault}" for fault in faults]
+        for text in texts:
+            _say(logline.alert(text))
+        self._herald.reloaded(texts[0].encode())
 
     def _tell(self, child: Child, told: bytes) -> None:
         if child.line is not None:
@@ -257,6 +255,8 @@ class Start:
         kind = family.kind(role)
         socks = {**socks, **self._ground.listeners_of(role)}
         keep = [sock.fileno() for sock in socks.values()]
+        if not family.is_classic(role):
+            keep += self._controls.descriptors_of(role).values()
         if kind in ("send", "clean"):
             keep.append(self._ground.lock_fd)
         if family.is_classic(role):
@@ -269,7 +269,7 @@ class Start:
         """In the child."""
         # The terminal's signals are for start alone, which tells the others.
         os.setsid()
-        seen = family.visible(role, self._files)
+        seen = self._controls.read_as(role)
         boot = Boot(
             role=family.peer_name(role),
             home=self._options.home,
@@ -362,7 +362,7 @@ class Start:
     def grace_s(self, child: Child) -> float:
         """Those who wait for deliveries get the time that deliveries get."""
         if child.role == family.SEND or family.is_classic(child.role):
-            return _timeoutterm(self._files) + DRAIN_MARGIN_S
+            return _timeoutterm(self._controls.files) + DRAIN_MARGIN_S
         return GRACE_S
 
     def ready(self, child: Child) -> None:

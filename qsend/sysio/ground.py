@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from qsend.core import family
-from qsend.core.errors import ConfigError, Fatal
+from qsend.core.errors import Fatal
 from qsend.core.model import Accounts
 from qsend.sysio import listening, lookupclient, queuemaker, unixsocket
 from qsend.sysio.accounts import load_accounts
-from qsend.sysio.controldir import read_controls
+from qsend.sysio.controldir import Snapshot
 from qsend.sysio.listening import Listening
 from qsend.sysio.mailqueue import take_over
 from qsend.sysio.runlock import MUTEX, lock_queue
 from qsend.sysio.supervisor import LentSockets
-from qsend.sysio.validate import find_faults
+from qsend.sysio.validate import take_good
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """Accounts, the first snapshot of the controls, and what stays open.
+    """Accounts, the first snapshot of the controls (not closed by `leave`: another
+    may be in its place by then), and what stays open.
 
     `listen` is the injection socket, `control` the operator's, `lookup` that for
     questions about users; `network` has those of all network services. `is_lent`: the
@@ -37,7 +38,7 @@ class Ground:
     home: str
     accounts: Accounts
     lock_fd: int
-    files: Mapping[str, bytes]
+    controls: Snapshot
     listen: socket.socket
     control: socket.socket
     lookup: socket.socket
@@ -96,26 +97,24 @@ def prepare(
     """
     lent = LentSockets() if lent is None else lent
     accounts = load_accounts(single_user)
-    lock_fd = _lock(home, accounts)
-    try:
-        files = read_controls(home)
-        if faults := find_faults(files, accounts.qmailp):
-            raise ConfigError(faults)
+    with ExitStack() as opened:
+        lock_fd = _lock(home, accounts)
+        opened.callback(os.close, lock_fd)
+        controls = take_good(home, accounts.qmailp)
+        opened.callback(controls.close)
         _check_queue(home, accounts)
-        network = listening.open_all(files, cores, lent)
+        network = listening.open_all(controls.files, cores, lent)
         # Only root and send itself may tell send what to do.
         control = unixsocket.listen_at(control_path(home), 0o600, accounts.qmails)
         lookup = unixsocket.listen_at(lookupclient.socket_path(home), 0o666)
         borrowed = lent.take_unix(injection_path(home))
         listen = _injection_listener(home) if borrowed is None else borrowed
-    except BaseException:
-        os.close(lock_fd)
-        raise
+        opened.pop_all()
     return Ground(
         home=home,
         accounts=accounts,
         lock_fd=lock_fd,
-        files=files,
+        controls=controls,
         listen=listen,
         control=control,
         lookup=lookup,

@@ -11,12 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from qsend.core import family
+from qsend.core.errors import ConfigError, ConfigFault
 from qsend.formats import popcontrols, smtpdcontrols
-from qsend.formats.control import parse_controls
-from qsend.formats.listeners import Listener
-from qsend.formats.popcontrols import parse_pop
-from qsend.formats.qmtpcontrols import QMQP_LISTEN, QMTP_LISTEN, parse_qmtpd
-from qsend.formats.smtpdcontrols import parse_smtpd
+from qsend.formats.listeners import Listener, parse_listeners
+from qsend.formats.qmtpcontrols import QMQP_LISTEN, QMTP_LISTEN
 from qsend.sysio.supervisor import LentSockets
 from qsend.sysio.tcplisten import listen_on
 
@@ -26,6 +24,13 @@ _FILES: Mapping[str, tuple[str, ...]] = {
     "qmtpd": (QMTP_LISTEN, QMQP_LISTEN),
 }
 """The kinds of processes that listen, and the control files that say where."""
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    popcontrols.LISTEN: popcontrols.LISTEN_WORDS,
+    smtpdcontrols.LISTEN: smtpdcontrols.LISTEN_WORDS,
+    QMTP_LISTEN: (),
+    QMQP_LISTEN: (),
+}
+"""The words that may follow an address."""
 _SHARED = "smtpd"
 """The kind of which there is one process for each core."""
 
@@ -94,10 +99,11 @@ def changed(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Iterator[str]
 
 
 def _wanted(files: Mapping[str, bytes]) -> Mapping[str, tuple[Listener, ...]]:
-    qmtpd = parse_qmtpd(files)
-    return {
-        popcontrols.LISTEN: parse_pop(files).listeners,
-        smtpdcontrols.LISTEN: parse_smtpd(files, parse_controls(files).me).listeners,
-        QMTP_LISTEN: qmtpd.qmtp,
-        QMQP_LISTEN: qmtpd.qmqp,
+    faults: list[ConfigFault] = []
+    wanted = {
+        name: parse_listeners(name, files.get(name, b""), words, faults)
+        for name, words in _WORDS.items()
     }
+    if faults:
+        raise ConfigError(faults)
+    return wanted

@@ -14,7 +14,7 @@ from qsend.core.errors import ConfigError
 from qsend.formats import startwire
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.frames import frame
-from qsend.sysio.controldir import read_controls
+from qsend.sysio.controldir import read_for
 from qsend.sysio.endpoint import Descriptors, Endpoint
 from qsend.sysio.loop import Loop
 
@@ -41,7 +41,7 @@ class LoneStart:
 
     def _reload(self) -> None:
         try:
-            files = family.visible(family.SEND, read_controls(self._home))
+            files = read_for(family.SEND, self._home)
             parse_controls(files)
         except ConfigError as exc:
             for fault in exc.faults:
@@ -55,4 +55,4 @@ class LoneStart:
 
 def first_controls(home: str) -> Controls:
     """What send may know of the controls as they are. Raises: ConfigError."""
-    return parse_controls(family.visible(family.SEND, read_controls(home)), 1)
+    return parse_controls(read_for(family.SEND, home), 1)

@@ -6,12 +6,14 @@ is left without its root.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Mapping
 
 from qsend.core.errors import RemoteProtocolError
 from qsend.formats import startwire
-from qsend.formats.frames import frame
+from qsend.formats.frames import FDS_MAX, frame
+from qsend.sysio import sealed
 from qsend.sysio.endpoint import Descriptors, Endpoint, Poller
 
 
@@ -34,7 +36,8 @@ class Parent:
 
         Args:
             on_close: start is gone, or asked this process to end by closing.
-            on_controls: (generation, files by name), already validated by start.
+            on_controls: (generation, files by name), already validated by start;
+                secret ones that this process may know are among them.
             on_peer: (role, connected socket) of a replaced sibling.
             on_signal: a SIGNAL_ word; only send gets them.
             on_detach: start will leave without ending this process; only
@@ -48,7 +51,10 @@ class Parent:
         self._on_detach = on_detach
         self._on_ping = on_ping
         self._parts = b""
-        self._endpoint = Endpoint(loop, sock, self._frame, self._closed, max_fds=8)
+        self._secrets: dict[str, bytes] = {}
+        self._endpoint = Endpoint(
+            loop, sock, self._frame, self._closed, max_fds=FDS_MAX
+        )
 
     def ready(self) -> None:
         """Say that this process serves now."""
@@ -67,7 +73,11 @@ class Parent:
             self._parts += body
         elif kind == startwire.CONTROLS and self._on_controls is not None:
             whole, self._parts = self._parts + body, b""
-            self._on_controls(*startwire.parse_controls(whole))
+            generation, files = startwire.parse_controls(whole)
+            secrets, self._secrets = self._secrets, {}
+            self._on_controls(generation, {**files, **secrets})
+        elif kind == startwire.SECRET and self._on_controls is not None:
+            self._secrets[body.decode()] = _content(fds.take())
         elif kind == startwire.PEER and self._on_peer is not None:
             self._on_peer(body.decode(), socket.socket(fileno=fds.take()))
         elif kind == startwire.SIGNAL and self._on_signal is not None:
@@ -78,3 +88,10 @@ class Parent:
             self._endpoint.send(frame(startwire.PONG, self._on_ping()))
         else:
             raise RemoteProtocolError(f"unexpected frame {kind!r} from start")
+
+
+def _content(fd: int) -> bytes:
+    try:
+        return sealed.content(fd)
+    finally:
+        os.close(fd)

@@ -1,7 +1,7 @@
 """Whether a snapshot of control files can be used, found out in a child.
 
 The child that parses has no privilege and a sandbox: the process that asks is
-root, and what it asks about may be anything.
+root, and what it asks about may be anything. It alone reads the secret ones.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from qsend.formats.qmtpcontrols import QmtpdSettings, parse_qmtpd
 from qsend.formats.smtpdcontrols import SmtpdSettings, parse_smtpd
 from qsend.formats.sqlcontrols import parse_sql
 from qsend.sysio import clock, sandbox
+from qsend.sysio.controldir import Snapshot, take_snapshot
 from qsend.sysio.fork import fork_child
 from qsend.sysio.privilege import drop, harden
 from qsend.sysio.tls import server_context
@@ -33,17 +34,37 @@ _SHOWN_MAX = 1000
 """Faults told; whoever has more has one cause for all."""
 
 
-def find_faults(files: Mapping[str, bytes], parser: Account) -> list[ConfigFault]:
+def take_good(home: str, parser: Account) -> Snapshot:
+    """The control files as they are, which every process can use.
+
+    Args:
+        parser: the account of the child that finds out.
+    Raises: ConfigError with every fault; TempFail when no child can be had.
+    """
+    snapshot = take_snapshot(home)
+    try:
+        if faults := find_faults(snapshot, parser):
+            raise ConfigError(faults)
+    except BaseException:
+        snapshot.close()
+        raise
+    return snapshot
+
+
+def find_faults(snapshot: Snapshot, parser: Account) -> list[ConfigFault]:
     """What is wrong with the files; empty when every process can use them.
 
     Args:
-        files: the whole snapshot, name to content.
         parser: the account of the child.
     Raises: TempFail when no child can be had.
     """
     read, write = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = fork_child(lambda: _parse(files, parser, write), (write,), "controls")
+        pid = fork_child(
+            lambda: _parse(snapshot, parser, write),
+            (write, *snapshot.secrets.values()),
+            "controls",
+        )
     except BaseException:
         os.close(read)
         os.close(write)
@@ -110,12 +131,12 @@ def _faults_of_tls(files: Mapping[str, bytes]) -> list[ConfigFault]:
     return []
 
 
-def _parse(files: Mapping[str, bytes], parser: Account, write: int) -> int:
+def _parse(snapshot: Snapshot, parser: Account, write: int) -> int:
     """In the child: parse, and write the faults as JSON."""
     drop(parser)
     harden()
     sandbox.apply("parser")
-    faults = faults_in(files)[:_SHOWN_MAX]
+    faults = faults_in(snapshot.read_all())[:_SHOWN_MAX]
     told = [[fault.file, fault.line, fault.problem] for fault in faults]
     with open(write, "w") as pipe:
         json.dump(told, pipe)

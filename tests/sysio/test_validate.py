@@ -11,13 +11,14 @@ import pytest
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.model import Account
 from qsend.sysio import validate
+from qsend.sysio.controldir import Snapshot, take_snapshot
 
 ME = Account(uid=os.getuid(), gid=os.getgid())
 PARSER = Account(uid=64200, gid=64200) if os.getuid() == 0 else ME
 
 
 def told(files: dict[str, bytes]) -> list[str]:
-    return [str(fault) for fault in validate.find_faults(files, PARSER)]
+    return [str(fault) for fault in validate.find_faults(Snapshot(files=files), PARSER)]
 
 
 def test_good_files_have_no_faults() -> None:
@@ -34,6 +35,27 @@ def test_every_fault_is_told_with_file_and_line() -> None:
     assert told(files) == [
         "control/patrn:1: expected an octal number from 0 to 511, found '9'",
         "control/smtproutes:2: expected key:value, found no colon",
+    ]
+
+
+def test_secret_files_are_parsed_without_being_read_here(tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    control.mkdir()
+    (control / "me").write_text("mx.example\n")
+    (control / "sqlserver").write_text("server localhost\nport hunter2\n")
+    (control / "smtpauth").write_text("relay.example:user:password\nhunter2\n")
+    snapshot = take_snapshot(str(tmp_path))
+    try:
+        assert set(snapshot.files) == {"me"}
+        faults = validate.find_faults(snapshot, PARSER)
+    finally:
+        snapshot.close()
+    assert [str(fault) for fault in faults] == [
+        "control/sqlserver:2: expected a port from 1 to 65535",
+        "control/sqlserver: no login line",
+        "control/sqlserver: no password line",
+        "control/sqlserver: no db line",
+        "control/smtpauth:2: expected a colon after the destination",
     ]
 
 
