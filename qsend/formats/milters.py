@@ -80,7 +80,8 @@ def parse_milters(content: bytes, faults: list[ConfigFault]) -> tuple[Milter, ..
 
 def _milter(words: list[str]) -> Milter:
     """Raises: ValueError saying what is wrong."""
-    milter = _address(words[0])
+    # A line of nothing but what only UTF-8 counts as a blank has no words.
+    milter = _address(words[0] if words else "")
     seen = set()
     for word in words[1:]:
         key = word.partition("=")[0]

@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 from typing import assert_never
 
-from aiosmtpd.proxy_protocol import get_proxy
-
 from qsend.core import smtpdreplies as replies
 from qsend.core.access import Access, Client
 from qsend.core.errors import RemoteProtocolError
@@ -42,6 +40,7 @@ from qsend.core.smtpdsteps import (
 from qsend.formats.listeners import Listener
 from qsend.formats.loginwire import LoginOutcome
 from qsend.formats.smtpdcontrols import SUBMISSION
+from qsend.sysio import proxyheader
 from qsend.sysio.filteredletter import tls_facts
 from qsend.sysio.filters import Filters
 from qsend.sysio.smtpddesk import Desk
@@ -136,15 +135,16 @@ class SmtpdClient(SmtpdStream):
     async def _proxied(self, balancer: str) -> str:
         """The address of a balancer's client. Raises: Ended without a header."""
         self._reset_timeout(_HEADER_S)
-        header = await get_proxy(self._reader)
+        try:
+            client = await proxyheader.client(self._reader)
+        except RemoteProtocolError as exc:
+            self._desk.note(f"no PROXY header from {balancer}: {exc}")
+            raise Ended from exc
         self._reset_timeout(self._desk.timeout_s)
-        if not header.valid:
-            self._desk.note(f"no PROXY header from {balancer}: {header.error}")
-            raise Ended
-        if header.src_addr is None:
-            return balancer  # it looks whether we are well
-        self._port = int(header.src_port or 0)
-        return canonical(str(header.src_addr))
+        if client is None:
+            return balancer
+        address, self._port = client
+        return address
 
     def _peer(self, access: Access) -> Peer:
         variables = access.variables

@@ -51,6 +51,7 @@ def test_lines() -> None:
         (b"unix:/a quarantine=", "expected quarantine=ADDRESS"),
         (b"unix:/a\nunix:/a", "is there twice"),
         (b"unix:/\xff", "is no UTF-8"),
+        (b"\x0b", "expected unix:/path"),
         (b"\n".join(b"unix:/%d" % n for n in range(9)), "more than 8 lines"),
     ],
 )

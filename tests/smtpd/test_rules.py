@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import smtplib
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -294,5 +295,14 @@ def test_a_balancer_says_whose_client_it_has(unstarted: SmtpTree) -> None:
         with Raw(unstarted.port, "127.0.0.1", header) as raw:
             assert raw.greeting.startswith(b"220")
             assert raw.line()[:3] in (b"502", b"500")
-    with Raw(unstarted.port, "127.0.0.5", b"EHLO x\r\n" + b"x" * 200) as raw:
-        assert raw.greeting == b""
+    unix = b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8" + b"/run/a".ljust(216, b"\0")
+    for junk in (b"EHLO x\r\n" + b"x" * 200, unix):
+        with Raw(unstarted.port, "127.0.0.5", junk) as raw:
+            assert raw.greeting == b""
+        unstarted.tree.wait_for(rb"(?m)^warning: .*no PROXY header from 127.0.0.5: ")
+    # One that only looks whether somebody is there, and goes.
+    there = "127.0.0.1", unstarted.port
+    socket.create_connection(there, 60, ("127.0.0.5", 0)).close()
+    unstarted.tree.wait_for(rb"no PROXY header from 127.0.0.5: the connection ended")
+    for line in (b"broke down", b"PROXY error"):
+        assert line not in unstarted.tree.log
