@@ -17,8 +17,11 @@ from qsend.core.errors import ConfigFault, Fatal
 from qsend.core.model import SPLIT, Account, Accounts
 from qsend.formats.layout import ENTRIES, QUEUE_FILES, Entry, Kind, Role
 from qsend.formats.paths import SPLIT_DIRS, parse_messid
+from qsend.sysio.inodegroups import scatter
 
 _TYPES = {Kind.DIR: stat.S_IFDIR, Kind.FILE: stat.S_IFREG, Kind.FIFO: stat.S_IFIFO}
+_SCATTERED = ("mess",)
+"""Whose parts lie apart: where the inodes of all messages and envelopes are made."""
 _ONE_DEVICE = (("pid", "mess", "aside"), ("intd", "todo", "aside"))
 """Directories between which files are linked."""
 
@@ -67,6 +70,8 @@ def _make(parent: int, name: str, entry: Entry, owner: Account) -> None:
         match entry.kind:
             case Kind.DIR:
                 os.mkdir(name, 0o700, dir_fd=parent)
+                if name in _SCATTERED:
+                    _scatter(parent, name)
             case Kind.FIFO:
                 os.mkfifo(name, 0o600, dir_fd=parent)
             case Kind.FILE:
@@ -77,6 +82,14 @@ def _make(parent: int, name: str, entry: Entry, owner: Account) -> None:
     except FileExistsError:
         pass  # _mend looks at what it is
     _mend(parent, name, entry, owner)
+
+
+def _scatter(parent: int, name: str) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        scatter(fd)
+    finally:
+        os.close(fd)
 
 
 def _mend(parent: int, name: str, entry: Entry, owner: Account) -> None:

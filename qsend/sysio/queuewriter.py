@@ -19,7 +19,7 @@ import os
 from enum import Enum, auto
 
 from qsend.core.errors import TempFail
-from qsend.core.model import MessId
+from qsend.core.model import SPLIT, MessId
 from qsend.formats.queueexit import QueueExit
 from qsend.sysio import clock
 from qsend.sysio.queuedirs import QueueDirs
@@ -34,6 +34,8 @@ _PID_NAMES = 9
 _SPOILED_MAX = 100
 """Inodes kept from reuse because a foreign file has their number in mess/; each
 costs a descriptor."""
+_FILES_IN_A_ROW = 64
+"""Unnamed files made in one part of mess/ before the next part's turn."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
@@ -70,8 +72,8 @@ class QueueWriter:
         except OSError as exc:
             raise trouble(QueueExit.QUEUE, exc) from exc
         self.spoiled: list[int] = []
-        self._has_unnamed = self._try_unnamed()
         self._serial = 0
+        self._has_unnamed = self._try_unnamed()
 
     def free_bytes(self) -> int:
         """Space that an ordinary account may still use. Raises: OSError."""
@@ -90,7 +92,10 @@ class QueueWriter:
         Raises: QueueTrouble with PID, or WRITE without space.
         """
         try:
-            fd, name = self._open_unnamed() if self._has_unnamed else self._open_named()
+            if self._has_unnamed:
+                fd, name = self._open_unnamed(), ""
+            else:
+                fd, name = self._open_named()
         except OSError as exc:
             raise trouble(QueueExit.PID, exc) from exc
         try:
@@ -100,6 +105,24 @@ class QueueWriter:
             self._drop_name(name)
             raise trouble(QueueExit.PID, exc) from exc
         return Draft(self, fd, name, messid, head)
+
+    def create_envelope(self, name: str) -> int:
+        """A new file in intd/; its descriptor. Raises: OSError."""
+        if not self._has_unnamed:
+            return os.open(name, _CREATE, _MODE, dir_fd=self.intd_fd)
+        fd = self._open_unnamed()
+        try:
+            self.link(fd, name, self.intd_fd)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    @staticmethod
+    def link(fd: int, name: str, dir_fd: int) -> None:
+        """Give a file without a name its first one. Raises: OSError."""
+        # linkat with AT_SYMLINK_FOLLOW: os.link's default with a dir_fd.
+        os.link(_proc_path(fd), name, dst_dir_fd=dir_fd)
 
     def own(self, fd: int) -> int:
         """Give a new file the queue's mode and group; returns its inode number.
@@ -127,7 +150,7 @@ class QueueWriter:
     def _try_unnamed(self) -> bool:
         # Needs O_TMPFILE of the file system, and /proc to give the file a name.
         try:
-            fd, _ = self._open_unnamed()
+            fd = self._open_unnamed()
         except OSError:
             return False
         try:
@@ -135,8 +158,13 @@ class QueueWriter:
         finally:
             os.close(fd)
 
-    def _open_unnamed(self) -> tuple[int, str]:
-        return os.open(".", os.O_WRONLY | os.O_TMPFILE, _MODE, dir_fd=self.pid_fd), ""
+    def _open_unnamed(self) -> int:
+        # A file system takes a new inode from near the directory that it is asked
+        # in: the parts of mess/ in turn. See sysio/inodegroups.py.
+        self._serial += 1
+        part = self._serial // _FILES_IN_A_ROW % SPLIT
+        dir_fd = self.dirs.fd(f"mess/{part}")
+        return os.open(".", os.O_WRONLY | os.O_TMPFILE, _MODE, dir_fd=dir_fd)
 
     def _open_named(self) -> tuple[int, str]:
         """`pid/<pid>.<time>.<seq>`; the serial keeps messages of one second apart."""
@@ -256,8 +284,7 @@ class Draft:
         self._state = _State.NAMED
         writer = self._writer
         try:
-            fd = os.open(str(self.messid), _CREATE, _MODE, dir_fd=writer.intd_fd)
-            self._intd.fd = fd
+            self._intd.fd = fd = writer.create_envelope(str(self.messid))
             writer.own(fd)
         except OSError as exc:
             raise trouble(QueueExit.INTD, exc) from exc
@@ -304,8 +331,7 @@ class Draft:
                 )
                 self._drop_pid_name(mess_fd)
             else:
-                # linkat with AT_SYMLINK_FOLLOW: os.link's default with a dir_fd.
-                os.link(_proc_path(self._mess.fd), str(self.messid), dst_dir_fd=mess_fd)
+                writer.link(self._mess.fd, str(self.messid), mess_fd)
         except FileExistsError as exc:
             self._spoil()
             raise trouble(QueueExit.MESS, exc) from exc

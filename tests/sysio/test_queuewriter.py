@@ -162,7 +162,7 @@ def test_stale_envelopes_go_durably_before_the_message_has_a_name(
     draft.write_envelope(b"u1\0p2\0Fnew\0")
     for fd in draft.seal()[0]:
         os.close(fd)
-    assert steps == ["sync intd", "sync todo", "link"]
+    assert steps[:3] == ["sync intd", "sync todo", "link"]
     draft.publish()
     assert (queue / f"todo/{draft.messid}").read_bytes() == b"u1\0p2\0Fnew\0"
 
