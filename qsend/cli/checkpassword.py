@@ -21,7 +21,7 @@ from qsend.core import loginlog
 from qsend.core.errors import QsendError, TempFail
 from qsend.core.lookups import Login, Proof, Verdict, Verification
 from qsend.core.model import Account, Ownership, User
-from qsend.formats.control import one_line
+from qsend.formats.controllines import one_line
 from qsend.sysio import childprogram, lookupclient, passwd, systemlogin
 from qsend.sysio.home import find_home, read_control
 from qsend.sysio.privilege import drop

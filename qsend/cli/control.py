@@ -28,7 +28,7 @@ from qsend.sysio.controlclient import (
     processes,
 )
 from qsend.sysio.ground import injection_path
-from qsend.sysio.mailqueue import take_over
+from qsend.sysio.handover import take_over
 from qsend.sysio.validate import take_good
 
 _WHAT = """\

@@ -18,7 +18,7 @@ from qsend.cli import outcome
 from qsend.cli.maildirsmtp import parse_port
 from qsend.cli.options import CommandLine, UsageError
 from qsend.core.errors import PermFail, QsendError, TempFail
-from qsend.formats.control import one_line
+from qsend.formats.controllines import one_line
 from qsend.sysio import maildirpusher, relaydirs
 from qsend.sysio.fork import fork_child
 from qsend.sysio.home import find_home, read_control

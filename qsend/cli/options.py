@@ -7,10 +7,15 @@ Source: getopt(3); qmail subgetopt.c.
 
 from __future__ import annotations
 
+import posix
 import sys
-from collections.abc import Iterator, Sequence
 
 from qsend.core.errors import PermFail
+from qsend.core.light import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import NoReturn
 
 
 class UsageError(PermFail):
@@ -72,6 +77,17 @@ class CommandLine:
 def wants_help(argv: Sequence[str]) -> bool:
     """Whether `--help` is all that was said: beside others it may be an address."""
     return list(argv) == ["--help"]
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once: Python's own end takes a sixth of a short run.
+
+    For programs without threads, exit handlers and open files of their own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    posix._exit(code)
 
 
 def teach(text: str) -> int:

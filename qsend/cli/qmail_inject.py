@@ -8,22 +8,14 @@ Source: qmail-inject.c, qmail-inject(8).
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+import posix
 
 from qsend.cli.options import CommandLine, teach, wants_help
 from qsend.core.address import quote
 from qsend.core.errors import PermFail, QsendError, TempFail
-from qsend.core.inject import (
-    HeaderPart,
-    Injection,
-    RecipSource,
-    Stamp,
-    plan_injection,
-)
-from qsend.formats.control import FILE_MAX
+from qsend.core.inject import RecipSource, Stamp, plan_injection
+from qsend.core.light import TYPE_CHECKING, dataclass
+from qsend.formats.controllines import FILE_MAX
 from qsend.formats.injectenv import (
     CONTROL_VARIABLES,
     Options,
@@ -35,6 +27,13 @@ from qsend.formats.rfc822 import parse_field, read_header, render_field
 from qsend.sysio import clock
 from qsend.sysio.home import find_home, read_control
 from qsend.sysio.mailqueue import inject
+from qsend.sysio.native import is_directory, read_environ, to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import BinaryIO
+
+    from qsend.core.inject import HeaderPart, Injection
 
 _HELP = """\
 usage: qmail-inject [ -nNaAhH ] [ -f sender ] [ recip ... ] < message
@@ -71,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     """Run as a program: arguments without its name, environment of the process."""
     if wants_help(argv):
         return teach(_HELP)
-    return run(argv, os.environ)
+    return run(argv, read_environ())
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -105,7 +104,7 @@ def _fail(text: str, code: int) -> int:
 def _say(text: str) -> None:
     line = f"qmail-inject: {text}\n".encode("utf-8", "surrogateescape")
     try:
-        os.write(2, line)
+        posix.write(2, line)
     except OSError:
         return  # nowhere left to complain; the exit code still tells
 
@@ -117,13 +116,13 @@ def _parse_args(argv: Sequence[str]) -> _Job:
     line = CommandLine(argv, "aAhHnN", "f")
     for letter, value in line.options():
         if letter == "f":
-            sender = os.fsencode(value)
+            sender = to_bytes(value)
             parse_address(sender)  # the last one counts, but each must be one
         elif letter in "nN":
             prints = letter == "n"
         else:
             source = _SOURCES[letter]
-    recips = tuple(os.fsencode(recip) for recip in line.arguments)
+    recips = tuple(to_bytes(recip) for recip in line.arguments)
     options = Options(recip_source=source, sender=sender, recips=recips)
     return _Job(options=options, prints=prints)
 
@@ -132,7 +131,7 @@ def _inject(job: _Job, environ: Mapping[str, str]) -> None:
     home = find_home(None, environ)
     request = build_request(
         job.options,
-        {name: os.fsencode(value) for name, value in environ.items()},
+        {name: to_bytes(value) for name, value in environ.items()},
         _read_controls(home, environ),
         _read_followup_file(environ.get("QMAILMFTFILE")),
     )
@@ -151,18 +150,18 @@ def _inject(job: _Job, environ: Mapping[str, str]) -> None:
 
 
 def _stamp() -> Stamp:
-    unique = os.urandom(6).hex().encode()
-    return Stamp(now=clock.now(), pid=os.getpid(), unique=unique)
+    unique = posix.urandom(6).hex().encode()
+    return Stamp(now=clock.now(), pid=posix.getpid(), unique=unique)
 
 
 def _read_controls(home: str, environ: Mapping[str, str]) -> dict[str, bytes]:
     """The controls; only files that no variable overrides are read."""
-    if not os.path.isdir(home):
+    if not is_directory(home):
         raise TempFail(f"unable to switch to home directory {home}")
     values = {}
     for name, variable in CONTROL_VARIABLES.items():
         if variable in environ:
-            values[name] = os.fsencode(environ[variable])
+            values[name] = to_bytes(environ[variable])
             continue
         content = read_control(home, name)
         me = read_control(home, "me") if content is None else None

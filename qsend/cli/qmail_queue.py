@@ -8,16 +8,18 @@ Source: qmail-queue(8), qmail-queue.c main(); queue_layout.md.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-
 from qsend.cli.options import teach, wants_help
 from qsend.core.errors import QsendError
+from qsend.core.light import TYPE_CHECKING
 from qsend.formats.queueexit import QueueExit
 from qsend.formats.todo import EnvelopeReader
 from qsend.sysio.home import find_home
+from qsend.sysio.native import read_environ
 from qsend.sysio.queueclient import QueueClient, QueueStopped
 from qsend.sysio.queueinput import copy, set_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _HELP = """\
 usage: qmail-queue < message 1< envelope
@@ -39,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     del argv
     set_signals()
     try:
-        with QueueClient(find_home(None, os.environ)) as client:
+        with QueueClient(find_home(None, read_environ())) as client:
             return _run(client)
     except QueueStopped as exc:
         return exc.code

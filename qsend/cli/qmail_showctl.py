@@ -18,7 +18,8 @@ from qsend.core.errors import ConfigError, TempFail
 from qsend.core.model import SPLIT, Accounts
 from qsend.core.users import BREAK
 from qsend.formats.classic import SLOTS_DEFAULT
-from qsend.formats.control import FILE_MAX, Controls, parse_controls
+from qsend.formats.control import Controls, parse_controls
+from qsend.formats.controllines import FILE_MAX
 from qsend.formats.showctl import Facts, control_lines
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.home import find_home

@@ -10,16 +10,17 @@ angle brackets, and a null sender leaves the From field alone; -N, -R and -V
 
 from __future__ import annotations
 
-import importlib
-import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+import posix
 
 from qsend.cli import qmail_inject
 from qsend.cli.options import CommandLine, UsageError, teach, wants_help
 from qsend.core.errors import QsendError
+from qsend.core.light import TYPE_CHECKING, Enum, dataclass
 from qsend.sysio.home import find_home
+from qsend.sysio.native import read_environ, to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _USAGE = (
     "usage: sendmail [ -t ] [ -fsender ] [ -Fname ] [ -bm | -bp | -bs ] [ arg ... ]"
@@ -83,7 +84,9 @@ def main(argv: Sequence[str], program: str) -> int:
     Raises: nothing.
     """
     if program == "newaliases":
-        return _load("qsend.cli.newaliases")(argv)
+        from qsend.cli import newaliases  # noqa: PLC0415 - sendmail starts fast
+
+        return newaliases.main(argv)
     if wants_help(argv):
         return teach(_HELP)
     try:
@@ -93,18 +96,20 @@ def main(argv: Sequence[str], program: str) -> int:
         _say(program, _USAGE)
         return 100
     if program == "mailq" or request.mode is _Mode.LIST:
-        return _load("qsend.cli.qmail_qread")([])
+        from qsend.cli import qmail_qread  # noqa: PLC0415 - sendmail starts fast
+
+        return qmail_qread.main([])
     if request.mode is _Mode.SMTP:
         return _exec_smtpd(program)
     return qmail_inject.run(
-        inject_args(request), inject_environ(request, dict(os.environ))
+        inject_args(request), inject_environ(request, read_environ())
     )
 
 
 def _say(program: str, text: str) -> None:
     prefix = "" if text.startswith("usage") else "fatal: "
     try:
-        os.write(2, os.fsencode(f"{program}: {prefix}{text}\n"))
+        posix.write(2, to_bytes(f"{program}: {prefix}{text}\n"))
     except OSError:
         return  # nowhere left to complain; the exit code still tells
 
@@ -174,20 +179,14 @@ def inject_environ(request: _Request, environ: dict[str, str]) -> dict[str, str]
     return environ
 
 
-def _load(module: str) -> Callable[[Sequence[str]], int]:
-    """The main of another program; loaded only now, so that sendmail starts fast."""
-    loaded: Callable[[Sequence[str]], int] = importlib.import_module(module).main
-    return loaded
-
-
 def _exec_smtpd(program: str) -> int:
     """Become <home>/bin/qmail-smtpd; returns only when that fails."""
-    environ: Mapping[str, str] = os.environ
+    environ: Mapping[str, str] = read_environ()
     if "PROTO" not in environ:
         environ = {**environ, **_LOOPBACK}
     try:
-        os.chdir(find_home(None, environ))
-        os.execve("bin/qmail-smtpd", ["bin/qmail-smtpd"], environ)
+        posix.chdir(find_home(None, environ))
+        posix.execve("bin/qmail-smtpd", ["bin/qmail-smtpd"], environ)
     except QsendError as exc:
         _say(program, str(exc))
     except OSError as exc:

@@ -14,7 +14,7 @@ from qsend.cli.parser import EXIT_USAGE, Parser, complain, home_of
 from qsend.cli.supervise import KINDS, LOGS, set_up
 from qsend.core.firstcontrols import check_host_name, first_controls
 from qsend.core.model import Account
-from qsend.formats.control import one_line
+from qsend.formats.controllines import one_line
 from qsend.sysio import homemaker, launchers, manpages, queuemaker
 from qsend.sysio.accountmaker import make_accounts
 from qsend.sysio.accounts import load_accounts

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.model import Account, Accounts
 from qsend.formats import servicescripts, systemdunits
-from qsend.formats.control import one_line
+from qsend.formats.controllines import one_line
 from qsend.formats.servicescripts import ScriptPlaces
 from qsend.formats.systemdunits import UnitPlaces
 from qsend.formats.tcprules import records, rules_name

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from qsend.core.errors import TempFail
 from qsend.formats.addressitems import Domains
-from qsend.formats.control import FILE_MAX, one_line
+from qsend.formats.controllines import FILE_MAX, one_line
 from qsend.sysio.home import find_home, read_control
 
 

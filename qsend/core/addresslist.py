@@ -8,10 +8,11 @@ qmail-header(5).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
+from qsend.core.light import TYPE_CHECKING, dataclass
 from qsend.core.tokens import AT, COMMA, DOT, WORDS, Kind, Token, address_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Tokens = tuple[Token, ...]
 

@@ -7,7 +7,7 @@ An exception outside the tree counts as temporary wherever mail is concerned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from qsend.core.light import dataclass
 
 
 class QsendError(Exception):

@@ -7,11 +7,6 @@ qmail-inject(8), qmail-header(5).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import Enum
-
 from qsend.core.address import quote
 from qsend.core.addresslist import (
     AddressList,
@@ -20,8 +15,13 @@ from qsend.core.addresslist import (
     rewrite_address,
     rewrite_list,
 )
+from qsend.core.calendar import render_date, utc
 from qsend.core.errors import PermFail
+from qsend.core.light import TYPE_CHECKING, Enum, dataclass
 from qsend.core.tokens import AT, LEFT, RIGHT, Kind, Token, address_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 
 class Role(Enum):
@@ -62,7 +62,6 @@ _RESENT_MARKS = frozenset(
         *(b"date", b"message-id"),
     )
 )
-_MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _NO_RECIPIENTS = b"Cc: recipient list not shown: ;\n"
 
 RECIPS_MAX = 500_000
@@ -94,6 +93,9 @@ class Style:
     verp_message: bool = False  # m
 
 
+PLAIN_STYLE = Style()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """Everything that the header itself does not say.
@@ -116,7 +118,7 @@ class Request:
     defaults: Defaults
     idhost: bytes
     followup_lists: frozenset[bytes] = frozenset()
-    style: Style = field(default_factory=Style)
+    style: Style = PLAIN_STYLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,7 +320,7 @@ def _new_fields(
     }
     new: list[HeaderPart] = []
     if b"date" in missing:
-        new.append(prefix + b"Date: " + format_date(stamp.now) + b"\n")
+        new.append(prefix + b"Date: " + render_date(stamp.now) + b"\n")
     if b"message-id" in missing:
         new.append(prefix + _message_id(request.idhost, stamp))
     if b"from" in missing:
@@ -330,20 +332,8 @@ def _new_fields(
     return new
 
 
-def format_date(now: int) -> bytes:
-    """`26 Sep 1995 04:46:53 -0000`: UTC, without saying where that is local.
-
-    Args: now: seconds since the epoch.
-    Source: date822fmt.c; RFC 5322 3.3.
-    """
-    when = datetime.fromtimestamp(now, UTC)
-    month = _MONTHS[when.month - 1]
-    clock = when.strftime("%H:%M:%S").encode()
-    return b"%d %b %d %b -0000" % (when.day, month, when.year, clock)
-
-
 def _message_id(idhost: bytes, stamp: Stamp) -> bytes:
-    when = datetime.fromtimestamp(stamp.now, UTC).strftime("%Y%m%d%H%M%S").encode()
+    when = b"%04d%02d%02d%02d%02d%02d" % utc(stamp.now)
     local = b"%b.%d.%b.qmail" % (when, stamp.pid, stamp.unique)
     return b"Message-ID: <" + local + b"@" + idhost + b">\n"
 

@@ -18,10 +18,6 @@ DelId = NewType("DelId", int)
 SPLIT = 23
 """Number of subdirectories of mess, info, local and remote (qmail conf-split)."""
 
-ADDRESS_MAX = 1002
-"""Longest envelope address in bytes (qmail-queue.c ADDR, less its NUL)."""
-
-
 INSTRUCTIONS_MAX = 32768
 """Longest text made of alias rows, in bytes: with every other field of a delivery
 it fits into one frame between two processes. Some 800 addresses."""

@@ -6,9 +6,10 @@ Source: RFC 822 3.3; qmail token822.h, token822.c token822_unquote().
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import Enum
+from qsend.core.light import TYPE_CHECKING, Enum, dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Kind(Enum):

@@ -14,7 +14,8 @@ from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.rbl import Action, Answers, Source
 from qsend.core.relay import RelayRules
 from qsend.core.rewrite import Rules
-from qsend.formats.control import Controls, lines, number_file, one_line
+from qsend.formats.control import Controls, number_file
+from qsend.formats.controllines import lines, one_line
 
 DEADLINE = "timeoutrbl"
 DEADLINE_BOUNDS = (10, 1, 60)

@@ -16,10 +16,7 @@ from enum import Enum
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.family import SQL_MARK
 from qsend.core.mx import canonical
-
-FILE_MAX = 16 << 20
-"""Longest control file read; a million virtual domains fit."""
-
+from qsend.formats.controllines import lines, one_line
 
 _DIGITS_MAX = 10
 
@@ -82,22 +79,6 @@ class Controls:
     timeoutremote: int = 1200
     timeoutterm: int = 60
     virtualdomains: Mapping[bytes, bytes] = field(default_factory=dict)
-
-
-def one_line(content: bytes) -> bytes:
-    """The first line without trailing blanks; b"" for an empty file."""
-    return content.split(b"\n", 1)[0].rstrip(b" \t\r")
-
-
-def lines(content: bytes) -> list[tuple[int, bytes]]:
-    """(line number from 1, text) of every line that says something.
-
-    Trailing blanks are cut; empty lines and those starting with `#` are dropped;
-    leading blanks stay.
-    """
-    numbered = enumerate(content.split(b"\n"), start=1)
-    cut = ((number, line.rstrip(b" \t\r")) for number, line in numbered)
-    return [(number, line) for number, line in cut if line and line[:1] != b"#"]
 
 
 class _Problem(Exception):

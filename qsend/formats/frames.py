@@ -10,9 +10,12 @@ over, and an unknown type are protocol errors: the reader drops that peer.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from qsend.core.errors import RemoteProtocolError
+from qsend.core.light import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VERSION = 1
 """Said in every HELLO; raise it whenever a frame's meaning changes."""

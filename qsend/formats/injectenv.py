@@ -7,15 +7,16 @@ qmail-inject(8).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 from qsend.core.address import quote, quote_local
 from qsend.core.addresslist import Defaults, Tokens
 from qsend.core.errors import PermFail
 from qsend.core.inject import RecipSource, Request, Style, show_line
-from qsend.formats.control import lines, one_line
+from qsend.core.light import TYPE_CHECKING, dataclass
+from qsend.formats.controllines import lines, one_line
 from qsend.formats.rfc822 import tokenize
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 CONTROL_VARIABLES: Mapping[str, str] = {
     "defaultdomain": "QMAILDEFAULTDOMAIN",

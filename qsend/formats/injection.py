@@ -10,11 +10,15 @@ Must not hold addresses: the envelope passes as bytes in qmail-queue's fd 1 form
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
 
 from qsend.core.errors import RemoteProtocolError
-from qsend.core.model import MessId
+from qsend.core.light import TYPE_CHECKING
 from qsend.formats.frames import FRAME_MAX, Fields, frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from qsend.core.model import MessId
 
 MESSAGE = b"M"
 """Body: u32 stream, then bytes of the message."""
@@ -105,4 +109,4 @@ def parse_queued(body: bytes) -> list[MessId]:
     """The messids of a QUEUED body. Raises: RemoteProtocolError on a broken one."""
     if len(body) % 8:
         raise RemoteProtocolError("QUEUED body is not whole numbers")
-    return [MessId(number) for (number,) in struct.iter_unpack("!Q", body)]
+    return [number for (number,) in struct.iter_unpack("!Q", body)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from qsend.core.errors import ConfigFault
 from qsend.core.mx import canonical
-from qsend.formats.control import lines
+from qsend.formats.controllines import lines
 
 CERTIFICATE = "servercert.pem"
 """Certificate, chain and private key of this machine, for all its listeners."""

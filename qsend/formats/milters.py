@@ -13,7 +13,7 @@ from enum import Enum
 
 from qsend.core.errors import ConfigFault
 from qsend.core.smtpdpath import parse_argument
-from qsend.formats.control import lines
+from qsend.formats.controllines import lines
 
 MILTERS = "milters"
 _MOST = 8

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from qsend.formats.control import lines
+from qsend.formats.controllines import lines
 
 ALIAS = b"alias"
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from qsend.core.errors import RemoteProtocolError
 from qsend.core.model import Letter
 from qsend.formats import netstring
-from qsend.formats.control import lines
+from qsend.formats.controllines import lines
 from qsend.formats.netstring import NetstringReader
 from qsend.formats.queueexit import QueueExit
 from qsend.formats.relayhost import parse_host

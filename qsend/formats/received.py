@@ -5,15 +5,12 @@ Source: qmail-queue.c received_setup(), datetime.c; queue_layout.md.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
+from qsend.core.calendar import render_date
 from qsend.core.model import Accounts
 
 BY_ALIAS = b"by alias"
 FROM_NETWORK = b"from network"
 FOR_BOUNCE = b"for bounce"
-
-_MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
 
 def by_uid(uid: int) -> bytes:
@@ -46,16 +43,3 @@ def render_received(pid: int, who: bytes, now: int) -> bytes:
         now: wall clock, whole seconds; shown in UTC, whose zone qmail writes -0000.
     """
     return b"Received: (qmail %d invoked %b); %b\n" % (pid, who, render_date(now))
-
-
-def render_date(now: int) -> bytes:
-    """A time as header fields have it: UTC, with qmail's zone -0000."""
-    then = datetime.fromtimestamp(now, UTC)
-    return b"%d %b %d %02d:%02d:%02d -0000" % (
-        then.day,
-        _MONTHS[then.month - 1],
-        then.year,
-        then.hour,
-        then.minute,
-        then.second,
-    )

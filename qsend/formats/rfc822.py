@@ -8,12 +8,13 @@ Source: RFC 822 3.3, RFC 5322 2.2; qmail token822.c, hfield.c, headerbody.c.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-
 from qsend.core.errors import PermFail
 from qsend.core.inject import ROLES, HeaderField
+from qsend.core.light import TYPE_CHECKING
 from qsend.core.tokens import MARKS, Kind, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 LINE_MAX = 78
 """Longest line that addresses are packed into, in characters: qmail's 80 less the
@@ -22,27 +23,19 @@ two bytes of the line break it is trying to avoid. One long address may exceed i
 HEADER_MAX = 8 << 20
 """Longest header in bytes; 200,000 recipients of 40 bytes fit."""
 
+_UNBALANCED = "unbalanced quote, bracket or parenthesis"
 _LABEL_MAX = 1024
 """Longest name looked for where a line is cut off; RFC 5322 allows 998 in a line."""
 
-_LEXER = re.compile(
-    rb"""(?P<blank>[ \t\r\n]+)
-    |(?P<mark>[.,@<>:;])
-    |"(?P<quoted>(?:[^"\\]|\\.)*+)"
-    |\[(?P<literal>(?:[^\]\\]|\\.)*+)\]
-    |(?P<comment>\()
-    |(?P<atom>(?:[^][()"\\<>;:@,. \t\r\n]|\\.)(?:[^[("\\<>;:@,. \t\r\n]|\\.)*+)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_COMMENT_PART = re.compile(rb"([^()\\]++)|\\(.)|([()])", re.DOTALL)
-_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
-_ESCAPES = re.compile(rb'["\[\]()\\]')
-_UNSAFE = re.compile(rb"[\0\r\n]")
-_NOT_IN_ATOM = re.compile(rb'[\0-\x20\x7f()\[\]"\\<>;:@,.]')
-_FOLD = re.compile(rb"\r?\n(?=[ \t]|\Z)")
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
-_KINDS = {"atom": Kind.ATOM, "quoted": Kind.QUOTED, "literal": Kind.LITERAL}
+_BACKSLASH = ord("\\")
+_BLANKS = b" \t\r\n"
+_ATOM_ENDS = b'[("<>;:@,.' + _BLANKS
+_CLOSING_ALONE = b")]"
+_ESCAPED = b'\\"[]()'
+"""Written with a backslash; the backslash itself first."""
+_NOT_IN_ATOM = bytes(range(33)) + b'\x7f()[]"\\<>;:@,.'
+_LABEL = bytes(range(33, 127))
+_MARKS = {mark[0]: token for mark, token in MARKS.items()}
 _FRAMES = {
     Kind.QUOTED: (b'"', b'"'),
     Kind.LITERAL: (b"[", b"]"),
@@ -66,42 +59,87 @@ def tokenize(text: bytes) -> tuple[Token, ...]:
         with a quoted blank or mark is.
     """
     tokens = []
-    position = 0
-    while position < len(text):
-        match = _LEXER.match(text, position)
-        if match is None:
-            raise PermFail("unbalanced quote, bracket or parenthesis")
-        position = match.end()
-        group = match.lastgroup
-        if group == "comment":
-            inside, position = _comment(text, position)
-            tokens.append(_token(Kind.COMMENT, inside))
-        elif group == "mark":
-            tokens.append(MARKS[match[0]])
-        elif group in _KINDS:
-            word = _ESCAPED.sub(rb"\1", match[group])
-            tokens.append(_token(_KINDS[group], word))
+    at = 0
+    while at < len(text):
+        byte = text[at]
+        if byte in _BLANKS:
+            at += 1
+        elif byte in _MARKS:
+            tokens.append(_MARKS[byte])
+            at += 1
+        else:
+            kind, word, at = _word(text, at)
+            tokens.append(_token(kind, word))
     return tuple(tokens)
 
 
-def _comment(text: bytes, position: int) -> tuple[bytes, int]:
+def _word(text: bytes, at: int) -> tuple[Kind, bytes, int]:
+    """The kind of the word at `at`, what it says, and where it ends."""
+    opening = text[at : at + 1]
+    if opening == b"(":
+        return Kind.COMMENT, *_comment(text, at + 1)
+    if opening == b'"':
+        return Kind.QUOTED, *_until(b'"', text, at + 1)
+    if opening == b"[":
+        return Kind.LITERAL, *_until(b"]", text, at + 1)
+    if opening in _CLOSING_ALONE:
+        raise PermFail(_UNBALANCED)
+    return Kind.ATOM, *_atom(text, at)
+
+
+def _atom(text: bytes, at: int) -> tuple[bytes, int]:
+    parts = []
+    start = at
+    while at < len(text) and text[at] not in _ATOM_ENDS:
+        if text[at] == _BACKSLASH:
+            parts.append(text[start:at])
+            at += 1
+            start = at  # the quoted byte is part of what follows
+            if at == len(text):
+                raise PermFail(_UNBALANCED)
+        at += 1
+    return b"".join([*parts, text[start:at]]), at
+
+
+def _until(closing: bytes, text: bytes, at: int) -> tuple[bytes, int]:
+    """What stands before `closing`, without backslashes, and where that ends."""
+    parts: list[bytes] = []
+    end = -1
+    while True:
+        if end < at:
+            end = text.find(closing, at)
+            if end < 0:
+                raise PermFail(_UNBALANCED)
+        quoting = text.find(b"\\", at, end)
+        if quoting < 0:
+            return b"".join([*parts, text[at:end]]), end + 1
+        parts += (text[at:quoting], text[quoting + 1 : quoting + 2])
+        at = quoting + 2
+
+
+def _comment(text: bytes, at: int) -> tuple[bytes, int]:
     """What a comment says, and where it ends, from after its parenthesis."""
     parts = []
+    start = at
     level = 1
     while level:
-        match = _COMMENT_PART.match(text, position)
-        if match is None:
+        byte = text[at : at + 1]
+        if byte == b"\\":
+            parts.append(text[start:at])
+            at += 1
+            start = at
+        elif byte in (b"(", b")"):
+            parts.append(text[start:at])
+            start = at + 1
+            level += 1 if byte == b"(" else -1
+        at += 1
+        if at > len(text):
             raise PermFail("unbalanced parenthesis")
-        position = match.end()
-        if match[3]:
-            level += 1 if match[3] == b"(" else -1
-        else:
-            parts.append(match[1] or match[2])
-    return b"".join(parts), position
+    return b"".join(parts), at
 
 
 def _token(kind: Kind, text: bytes) -> Token:
-    if _UNSAFE.search(text):
+    if b"\n" in text or b"\r" in text or b"\0" in text:
         raise PermFail("NUL, CR or LF inside a word")
     if kind is Kind.ATOM and not _is_atom(text):
         kind = Kind.QUOTED
@@ -109,7 +147,7 @@ def _token(kind: Kind, text: bytes) -> Token:
 
 
 def _is_atom(text: bytes) -> bool:
-    if _NOT_IN_ATOM.search(text):
+    if len(text.translate(None, _NOT_IN_ATOM)) != len(text):
         return False
     try:
         text.decode()
@@ -172,7 +210,11 @@ def _written(token: Token) -> bytes:
     if token.kind not in _WORDY:
         return token.text
     opening, closing = _FRAMES.get(token.kind, (b"", b""))
-    return opening + _ESCAPES.sub(rb"\\\g<0>", token.text) + closing
+    text = token.text
+    if len(text.translate(None, _ESCAPED)) != len(text):
+        for byte in _ESCAPED:
+            text = text.replace(b"%c" % byte, b"\\%c" % byte)
+    return opening + text + closing
 
 
 def field_label(line: bytes) -> bytes | None:
@@ -181,8 +223,8 @@ def field_label(line: bytes) -> bytes | None:
     Printable ASCII without a colon, then blanks, then a colon.
     Source: hfield.c hfield_valid().
     """
-    match = _FIELD.match(line)
-    return match[1] if match else None
+    label = line[: max(0, line.find(b":"))].rstrip(b" \t")
+    return label if label and not label.translate(None, _LABEL) else None
 
 
 def parse_field(raw: bytes) -> HeaderField:
@@ -197,10 +239,23 @@ def parse_field(raw: bytes) -> HeaderField:
     if name not in ROLES:
         return HeaderField(name=name, label=label, raw=raw)
     try:
-        tokens = tokenize(_FOLD.sub(b"", raw.partition(b":")[2]))
+        tokens = tokenize(_unfolded(raw.partition(b":")[2]))
     except PermFail:
         return HeaderField(name=name, label=label, raw=raw, is_parsed=False)
     return HeaderField(name=name, label=label, raw=raw, tokens=tokens)
+
+
+def _unfolded(text: bytes) -> bytes:
+    """Without the line breaks before a blank, and without the last one."""
+    if text.endswith(b"\n"):
+        text = text[:-1].removesuffix(b"\r")
+    unfolded, *more = text.split(b"\n")
+    parts = []
+    for line in more:
+        is_folded = line.startswith((b" ", b"\t"))
+        parts.append(unfolded.removesuffix(b"\r") if is_folded else unfolded + b"\n")
+        unfolded = line
+    return b"".join([*parts, unfolded])
 
 
 def read_header(readline: Callable[[int], bytes]) -> tuple[list[bytes], bytes]:

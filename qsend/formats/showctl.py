@@ -18,7 +18,8 @@ from qsend.formats.accesscontrols import (
     DEADLINE_BOUNDS,
     parse_access,
 )
-from qsend.formats.control import KNOWN, Controls, lines, one_line, parse_controls
+from qsend.formats.control import KNOWN, Controls, parse_controls
+from qsend.formats.controllines import lines, one_line
 from qsend.formats.popcontrols import POP_FILES, parse_pop
 from qsend.formats.qmtpcontrols import QMTPD_FILES, parse_qmtpd
 from qsend.formats.smtpdcontrols import SMTPD_FILES, parse_smtpd

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qsend.core.errors import ConfigError, ConfigFault
-from qsend.formats.control import lines, number_file, one_line
+from qsend.formats.control import number_file
+from qsend.formats.controllines import lines, one_line
 from qsend.formats.listeners import (
     CERTIFICATE,
     TLS,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.tlspolicy import Level, Login, Rule
-from qsend.formats.control import lines
+from qsend.formats.controllines import lines
 
 TLS_FILES = frozenset({"tlspolicy", "tlscafile", "clientcert.pem", "smtpauth"})
 """Names of the control files that TlsControls is made of."""

@@ -6,12 +6,15 @@ Source: qmail-queue.c main(), qmail-send.c todo_do(); queue_layout.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from qsend.core.errors import LocalProtocolError, QueueCorrupt
-from qsend.core.model import ADDRESS_MAX
+from qsend.core.light import TYPE_CHECKING, dataclass
 from qsend.formats.queueexit import QueueExit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ADDRESS_MAX = 1002
+"""Longest envelope address in bytes (qmail-queue.c ADDR, less its NUL)."""
 
 _ID_MAX = 2**64 - 1
 

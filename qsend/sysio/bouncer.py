@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 from qsend.core import logline
 from qsend.core.bounce import BounceHead, Identity, compose
+from qsend.core.calendar import render_date
 from qsend.core.model import MessId
 from qsend.formats import injection
-from qsend.formats.received import render_date
 from qsend.formats.todo import render_wire
 from qsend.sysio import clock
 from qsend.sysio.endpoint import Endpoint

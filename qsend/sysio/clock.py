@@ -3,17 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
-
-
-class Clocks(Protocol):
-    """Both clocks, as this module has them; tests bring their own."""
-
-    def now(self) -> int:
-        """Wall clock, whole seconds since the epoch."""
-
-    def mono(self) -> float:
-        """Monotonic clock, seconds."""
 
 
 def now() -> int:

@@ -15,7 +15,8 @@ from qsend.core import family
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.family import SECRETS
 from qsend.formats import startwire
-from qsend.formats.control import FILE_MAX, KNOWN
+from qsend.formats.control import KNOWN
+from qsend.formats.controllines import FILE_MAX
 from qsend.formats.frames import frame
 from qsend.sysio import sealed
 

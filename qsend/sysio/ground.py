@@ -17,8 +17,8 @@ from qsend.core.model import Accounts
 from qsend.sysio import listening, lookupclient, queuemaker, unixsocket
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.controldir import Snapshot
+from qsend.sysio.handover import take_over
 from qsend.sysio.listening import Listening
-from qsend.sysio.mailqueue import take_over
 from qsend.sysio.runlock import MUTEX, lock_queue
 from qsend.sysio.supervisor import LentSockets
 from qsend.sysio.validate import take_good

@@ -7,11 +7,15 @@ Source: docs/ARCHITECTURE.md; qmail control.c control_readfile().
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import posix
 
 from qsend.core.errors import TempFail
-from qsend.formats.control import FILE_MAX
+from qsend.core.light import TYPE_CHECKING
+from qsend.formats.controllines import FILE_MAX
+from qsend.sysio.native import to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DEFAULT_HOME = "/var/qmail"
 """The home of qmail itself (conf-qmail)."""
@@ -43,7 +47,7 @@ def _home_from_file(path: str) -> str | None:
     content = _read_bounded(path, _HOME_FILE_MAX)
     if content is None:
         return None
-    return os.fsdecode(content.split(b"\n", 1)[0].strip()) or None
+    return to_text(content.split(b"\n", 1)[0].strip()) or None
 
 
 def read_control(home: str, name: str) -> bytes | None:
@@ -55,12 +59,12 @@ def read_control(home: str, name: str) -> bytes | None:
     Raises: TempFail when the file exists and cannot be read, or is longer than
         FILE_MAX: mail waits while the operator repairs it.
     """
-    return _read_bounded(os.path.join(home, "control", name), FILE_MAX)
+    return _read_bounded(f"{home}/control/{name}", FILE_MAX)
 
 
 def read_users(home: str, name: str) -> bytes | None:
     """The whole content of `<home>/users/<name>`; as read_control."""
-    return _read_bounded(os.path.join(home, "users", name), FILE_MAX)
+    return _read_bounded(f"{home}/users/{name}", FILE_MAX)
 
 
 def is_null_client(home: str) -> bool:
@@ -69,10 +73,10 @@ def is_null_client(home: str) -> bool:
     Source: qmail's mini-qmail, qmail-qmqpc(8).
     """
     try:
-        target = os.readlink(f"{home}/bin/qmail-queue")
+        target = posix.readlink(f"{home}/bin/qmail-queue")
     except OSError:
         return False
-    return os.path.basename(target) == "qmail-qmqpc"
+    return target.rpartition("/")[2] == "qmail-qmqpc"
 
 
 def _read_bounded(path: str, limit: int) -> bytes | None:

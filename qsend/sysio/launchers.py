@@ -78,6 +78,10 @@ PROGRAMS: Mapping[str, tuple[str, int]] = {
 """Program to (module of qsend.cli, mode); none is setuid. A script must be
 readable to be run, so what qmail installs as 0711 is 0755 here."""
 
+_SHORT = frozenset({"qmail_inject", "qmail_queue", "sendmail"})
+"""Modules that many short processes run. What they import is kept small
+(tests/cli/test_startup.py), and they do not wait for Python's own end."""
+
 KEPT = ".before-qsend"
 """What is added to the name of a program that was there and is not ours."""
 
@@ -91,18 +95,23 @@ _SHEBANG_MAX = 127
 def launcher(program: str, home: str) -> str:
     """The text of one program, for the Python that runs this."""
     module, _ = PROGRAMS[program]
-    name = ", os.path.basename(sys.argv[0])" if module == "sendmail" else ""
+    name = ', sys.argv[0].rpartition("/")[2]' if module == "sendmail" else ""
+    run = f"main(sys.argv[1:]{name})"
+    leave = "from qsend.cli.options import leave\n" if module in _SHORT else ""
     return (
         f"{_first_lines(sys.executable)}"
         f"{_MARK}"
-        "import os\n"
+        "import posix\n"
         "import sys\n"
         "\n"
         f"sys.path += {_paths()!r}\n"
-        f'os.environ.setdefault("QSEND_HOME", {home!r})\n'
-        f"from qsend.cli.{module} import main  # noqa: E402\n"
+        'if b"QSEND_HOME" not in posix.environ:\n'
+        f'    posix.environ[b"QSEND_HOME"] = home = {os.fsencode(home)!r}\n'
+        '    posix.putenv(b"QSEND_HOME", home)\n'
+        f"from qsend.cli.{module} import main\n"
+        f"{leave}"
         "\n"
-        f"sys.exit(main(sys.argv[1:]{name}))\n"
+        f"{'leave' if leave else 'sys.exit'}({run})\n"
     )
 
 

@@ -23,7 +23,7 @@ from qsend.formats.recips import parse_recips
 from qsend.formats.routing import Routing
 from qsend.formats.todo import parse_todo
 from qsend.sysio import clock
-from qsend.sysio.clock import Clocks
+from qsend.sysio.clocks import Clocks
 from qsend.sysio.executor import Committer
 from qsend.sysio.fsq import Queue
 

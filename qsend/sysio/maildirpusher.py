@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qsend.core import bounce
+from qsend.core.calendar import render_date
 from qsend.core.errors import PermFail, QsendError, RemoteProtocolError, TempFail
 from qsend.core.model import Letter
 from qsend.core.serialmail import TOO_OLD, Fate, Progress, judge
 from qsend.formats.control import parse_controls
-from qsend.formats.received import render_date
 from qsend.formats.serialmail import (
     HEAD_MAX,
     Head,

@@ -1,25 +1,16 @@
-"""Injecting mail from our own programs, and taking over a detached enqueue.
+"""Injecting mail from our own programs.
 
 Source: qmail.c ("qmail_open" family); qmail-queue(8); docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-import stat
-from collections.abc import Iterable, Mapping, Sequence
+import posix
+from _stat import S_ISUID
 
-from qsend.core.errors import (
-    LocalProtocolError,
-    PermFail,
-    RemoteProtocolError,
-    TempFail,
-)
-from qsend.core.model import Letter
-from qsend.formats.frames import PACKET_MAX, frame, split
-from qsend.formats.injection import CHUNK_MAX, HANDOVER
-from qsend.formats.queueexit import explain
+from qsend.core.errors import LocalProtocolError, PermFail, TempFail
+from qsend.core.light import TYPE_CHECKING
+from qsend.formats.injection import CHUNK_MAX
 from qsend.formats.todo import render_wire
 from qsend.sysio.home import is_null_client
 from qsend.sysio.queueclient import (
@@ -29,12 +20,14 @@ from qsend.sysio.queueclient import (
     connect,
     socket_path,
 )
-from qsend.sysio.queueprogram import QueueProgram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from qsend.sysio.queueprogram import QueueProgram
 
 _PROBE_S = 1.0
 """A listener whose backlog stays full for so long is there all the same."""
-_HANDOVER_S = 10.0
-"""enqueue answers at once; silence means that it is not one of ours."""
 
 
 def inject(
@@ -74,10 +67,19 @@ def inject(
                 queue.envelope(envelope[at : at + CHUNK_MAX])
             return queue.commit()
     except QueueStopped as exc:
-        letter, text = explain(exc.code, exc.custom)
+        raise _failure(exc) from None
+
+
+def _failure(stopped: QueueStopped) -> TempFail | PermFail:
+    """What its code means to people."""
+    # Not at the top: a message that is queued needs none of it.
+    from qsend.core.model import Letter  # noqa: PLC0415
+    from qsend.formats.queuetexts import explain  # noqa: PLC0415
+
+    letter, text = explain(stopped.code, stopped.custom)
     if letter is Letter.FAILURE:
-        raise PermFail(text)
-    raise TempFail(text or "qq temporary problem (#4.3.0)")
+        return PermFail(text)
+    return TempFail(text or "qq temporary problem (#4.3.0)")
 
 
 def open_queue(
@@ -88,9 +90,11 @@ def open_queue(
     Raises: TempFail when no process can be made.
     """
     program = environ.get("QMAILQUEUE") or _classic_program(home)
-    if program:
-        return QueueProgram(program, home, environ)
-    return QueueClient(home, connect_s)
+    if not program:
+        return QueueClient(home, connect_s)
+    from qsend.sysio.queueprogram import QueueProgram  # noqa: PLC0415 - rarely needed
+
+    return QueueProgram(program, home, environ)
 
 
 def _classic_program(home: str) -> str | None:
@@ -104,7 +108,7 @@ def _classic_program(home: str) -> str | None:
     if is_null_client(home):
         return path
     try:
-        is_ours = not os.stat(path).st_mode & stat.S_ISUID
+        is_ours = not posix.stat(path).st_mode & S_ISUID
     except OSError:
         return None
     return None if is_ours or _is_served(home) else path
@@ -118,29 +122,3 @@ def _is_served(home: str) -> bool:
     except OSError:
         pass  # its client says what is wrong
     return True
-
-
-def take_over(path: str) -> socket.socket | None:
-    """The listening socket of a detached enqueue at `path`; None without one.
-
-    The old enqueue ends when its connections are done; nobody listens but the
-    socket, whose backlog is kept, so no client notices.
-    Raises: Nothing: a peer that does not hand over counts as none.
-    """
-    try:
-        with connect(path, _HANDOVER_S) as sock:
-            sock.settimeout(_HANDOVER_S)
-            sock.send(frame(HANDOVER, b""))
-            packet, fds, _flags, _address = socket.recv_fds(sock, PACKET_MAX, 1)
-    except OSError:
-        return None
-    if not fds:
-        return None
-    listen = socket.socket(fileno=fds[0])
-    try:
-        if next(split(packet), None) == (HANDOVER, b""):
-            return listen
-    except RemoteProtocolError:
-        pass  # not one of ours
-    listen.close()
-    return None

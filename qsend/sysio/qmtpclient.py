@@ -31,7 +31,7 @@ from qsend.formats.qmtp import (
     accepted,
     failed,
 )
-from qsend.formats.queueexit import explain
+from qsend.formats.queuetexts import explain
 from qsend.formats.smtpreceived import render_smtp_received
 from qsend.sysio import clock
 from qsend.sysio.intakeline import IntakeLine, Letter

@@ -30,7 +30,7 @@ from qsend.formats.qmtp import (
     accepted,
     failed,
 )
-from qsend.formats.queueexit import explain
+from qsend.formats.queuetexts import explain
 from qsend.formats.smtpreceived import render_received_of
 from qsend.sysio import clock
 from qsend.sysio.clientline import ClientGone, ClientLine

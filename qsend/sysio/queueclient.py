@@ -9,19 +9,22 @@ Source: docs/ARCHITECTURE.md; queue_layout.md.
 
 from __future__ import annotations
 
+import _socket as socket
 import errno
-import importlib
-import os
-import socket
+import posix
 import struct
 import time
-from types import TracebackType
 
 from qsend.core.errors import RemoteProtocolError, TempFail
+from qsend.core.light import TYPE_CHECKING
 from qsend.formats import injection
 from qsend.formats.frames import PACKET_MAX, split
 from qsend.formats.queueexit import QueueExit
 from qsend.sysio import clock
+from qsend.sysio.native import is_directory, to_bytes
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 CONNECT_S = 60.0
 """How long a restart of the listener may take without failing mail."""
@@ -65,15 +68,15 @@ def connect(path: str, wait_s: float) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         _limit(sock, socket.SO_SNDTIMEO, wait_s)
-        if len(os.fsencode(path)) <= _PATH_MAX:
+        if len(to_bytes(path)) <= _PATH_MAX:
             sock.connect(path)
             return sock
-        folder, name = os.path.split(path)
-        fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        folder, _, name = path.rpartition("/")
+        fd = posix.open(folder or "/", posix.O_PATH | posix.O_DIRECTORY)
         try:
             sock.connect(f"/proc/self/fd/{fd}/{name}")
         finally:
-            os.close(fd)
+            posix.close(fd)
     except OSError:
         sock.close()
         raise
@@ -205,9 +208,11 @@ class QueueClient:
             time.sleep(_RETRY_S)
 
     def _open_writer(self) -> socket.socket:
+        from importlib import import_module  # noqa: PLC0415
+
         # Not imported at the top: almost no run needs it, and it costs more than
         # everything else here.
-        module = importlib.import_module("qsend.sysio.directqueue")
+        module = import_module("qsend.sysio.directqueue")
         sock, self._writer_pid = module.open_writer(self._home)
         assert isinstance(sock, socket.socket)
         return sock
@@ -217,7 +222,7 @@ class QueueClient:
         pid, self._writer_pid = self._writer_pid, 0
         if not pid:
             return 0
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        code = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
         return code if code >= 0 else QueueExit.BUG
 
 
@@ -235,11 +240,11 @@ def _find_result(packet: bytes) -> tuple[int, int] | None:
 def _check_directories(home: str) -> None:
     """Raises: QueueStopped with HOME or QUEUE when that directory is not there."""
     for path, code in ((home, QueueExit.HOME), (f"{home}/queue", QueueExit.QUEUE)):
-        if not os.path.isdir(path):
+        if not is_directory(path):
             raise QueueStopped(code)
 
 
 def _may_write(home: str) -> bool:
     """Whether this process may write the queue itself: as root or as its owner."""
-    uid = os.geteuid()
-    return uid == 0 or uid == os.stat(f"{home}/queue").st_uid
+    uid = posix.geteuid()
+    return uid == 0 or uid == posix.stat(f"{home}/queue").st_uid

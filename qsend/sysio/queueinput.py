@@ -5,12 +5,17 @@ Source: qmail-queue.c main(); qmail-queue(8).
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable
+import posix
 
+from qsend.core.light import TYPE_CHECKING
 from qsend.formats.injection import CHUNK_MAX
 from qsend.formats.queueexit import QueueExit
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+else:
+    import _signal as signal  # without the names of its enumerations
 
 DEATH_S = 86400
 """How long one run may take (qmail-queue.c DEATH)."""
@@ -32,7 +37,9 @@ def set_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for signum in _IGNORED:
         signal.signal(signum, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, lambda _signum, _frame: os._exit(QueueExit.TIMEOUT))
+    signal.signal(
+        signal.SIGALRM, lambda _signum, _frame: posix._exit(QueueExit.TIMEOUT)
+    )
     signal.alarm(DEATH_S)
 
 
@@ -44,7 +51,7 @@ def copy(
     """Give all bytes of `fd` to `take`; false when it cannot be read."""
     while not is_enough():
         try:
-            data = os.read(fd, CHUNK_MAX)
+            data = posix.read(fd, CHUNK_MAX)
         except OSError:
             return False
         if not data:

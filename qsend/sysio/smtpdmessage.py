@@ -12,7 +12,7 @@ from qsend.core.access import Client
 from qsend.core.milter import Refusal
 from qsend.core.model import Letter as Outcome
 from qsend.core.smtpdsteps import Begin
-from qsend.formats.queueexit import explain
+from qsend.formats.queuetexts import explain
 from qsend.formats.smtpreceived import render_smtp_received
 from qsend.sysio import clock
 from qsend.sysio.filteredletter import FilteredLetter

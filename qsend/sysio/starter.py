@@ -13,7 +13,7 @@ from qsend.core.model import Cause, Channel, DelId, Letter
 from qsend.formats import paths
 from qsend.formats.delivery import LocalDelivery, Report, Transaction
 from qsend.sysio import clock
-from qsend.sysio.clock import Clocks
+from qsend.sysio.clocks import Clocks
 from qsend.sysio.fsq import Queue
 from qsend.sysio.loader import Loader
 from qsend.sysio.spawnlines import LocalLine, RemoteLines

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.tlspolicy import Level
-from qsend.formats.control import FILE_MAX
+from qsend.formats.controllines import FILE_MAX
 from qsend.formats.tlscontrols import TlsControls, parse_tls
 from qsend.sysio.tls import load_cert, reason_of
 

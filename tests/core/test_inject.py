@@ -12,7 +12,6 @@ from qsend.core.inject import (
     Injection,
     RecipSource,
     Stamp,
-    format_date,
     plan_injection,
     show_line,
 )
@@ -356,19 +355,6 @@ def test_too_many_recipients_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(plan(b"To: a, b\n").recips) == 2
     with pytest.raises(PermFail, match="more than 2"):
         plan(b"To: a, b, c\n")
-
-
-@pytest.mark.parametrize(
-    ("now", "want"),
-    [
-        (0, b"1 Jan 1970 00:00:00 -0000"),
-        (812090813, b"26 Sep 1995 04:46:53 -0000"),
-        (951782399, b"28 Feb 2000 23:59:59 -0000"),
-        (4102444800, b"1 Jan 2100 00:00:00 -0000"),
-    ],
-)
-def test_format_date_is_utc(now: int, want: bytes) -> None:
-    assert format_date(now) == want
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qsend.core.model import Letter
-from qsend.formats.queueexit import explain
+from qsend.formats.queuetexts import explain
 
 TABLE = {
     **dict.fromkeys((11, 115), (Letter.FAILURE, "#5.1.3")),

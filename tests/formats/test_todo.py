@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from qsend.core.errors import LocalProtocolError, QueueCorrupt
-from qsend.core.model import ADDRESS_MAX
 from qsend.formats.queueexit import QueueExit
 from qsend.formats.todo import (
+    ADDRESS_MAX,
     Envelope,
     EnvelopeReader,
     parse_todo,

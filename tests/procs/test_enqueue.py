@@ -18,7 +18,7 @@ from qsend.core.model import Accounts
 from qsend.formats import injection, startwire
 from qsend.formats.frames import frame
 from qsend.sysio.endpoint import pair
-from qsend.sysio.mailqueue import take_over
+from qsend.sysio.handover import take_over
 from tests.injecthome import (
     DEADLINE_S,
     DETACH,
@@ -433,7 +433,7 @@ def test_handover_is_for_root_and_itself_only(make: Make) -> None:
     home.tell(DETACH)
     home.start_sock.close()
     code = (
-        "import sys; from qsend.sysio.mailqueue import take_over\n"
+        "import sys; from qsend.sysio.handover import take_over\n"
         "sys.exit(take_over(sys.argv[1]) is None)"
     )
 

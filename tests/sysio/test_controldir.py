@@ -9,7 +9,7 @@ import pytest
 
 from qsend.core.errors import ConfigError
 from qsend.core.family import SQL_MARK
-from qsend.formats.control import FILE_MAX
+from qsend.formats.controllines import FILE_MAX
 from qsend.sysio import sealed
 from qsend.sysio.controldir import read_controls, read_for, take_snapshot
 

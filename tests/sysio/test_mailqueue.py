@@ -300,8 +300,8 @@ def test_long_home_path_can_be_connected(tmp_path: Path) -> None:
     listen.bind(f"/proc/self/fd/{fd}/s")
     os.close(fd)
     listen.listen()
-    with queueclient.connect(str(folder / "s"), 1), listen:
-        pass
+    with listen:
+        queueclient.connect(str(folder / "s"), 1).close()
     with pytest.raises(ConnectionRefusedError):
         queueclient.connect(str(folder / "s"), 1)
 
