@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -43,6 +44,8 @@ class FakeDisk(FakeTree):
         """Asked before each call with its name and path; an errno makes it fail."""
         self.write_most: int | None = None
         """Bytes that one write takes; None for all."""
+        self.first_ino = FIRST_INODE
+        """Where the search for a free inode number begins."""
         self._opened: dict[int, _Open] = {}
 
     def open(
@@ -207,6 +210,16 @@ class FakeDisk(FakeTree):
         """The number by which ops name an open file or directory."""
         return self._at(fd).node
 
+    def free_ino(self, first: int) -> int:
+        """The lowest inode number from `first` on that no file has."""
+        opened = {entry.node for entry in self._opened.values()}
+        taken = {
+            found.ino
+            for number, found in self._nodes.items()
+            if found.links or number in opened
+        }
+        return next(ino for ino in itertools.count(first) if ino not in taken)
+
     def _may(self, call: str, path: str) -> None:
         code = self.fail(call, path) if self.fail else 0
         if code:
@@ -242,15 +255,7 @@ class FakeDisk(FakeTree):
         """A node under the lowest free inode number, as ext4 gives it."""
         node = self._next_node
         self._next_node += 1
-        opened = {entry.node for entry in self._opened.values()}
-        taken = {
-            found.ino
-            for number, found in self._nodes.items()
-            if found.links or number in opened
-        }
-        ino = FIRST_INODE
-        while ino in taken:
-            ino += 1
+        ino = self.free_ino(self.first_ino)
         self._record(Op("create", node, target=node, offset=ino, mtime_ns=mode))
         self._record(Op("link", directory, name, target=node))
         return node

@@ -13,11 +13,14 @@ in it, not the content of the files. A rename is kept when its target is.
 from __future__ import annotations
 
 import stat
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 ROOT = 0
+WHOLE = -1
+"""The node of a sync of everything, as syncfs does it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,9 @@ class Op:
 
     `kind` is create, link, unlink, rename, write, truncate, utime, chmod or
     sync. `node` is the file or directory it is about (for link, unlink and
-    rename the directory that changes), `name` the name there.
+    rename the directory that changes), `name` the name there. A sync that took its
+    time has in `offset` how many ops there were when it began: it vouches for
+    those alone (0: for all before it).
     """
 
     kind: str
@@ -82,13 +87,15 @@ class FakeTree:
 
     def unsynced(self, count: int | None = None) -> list[int]:
         """Positions of the ops that a power cut behind `count` ops may undo."""
-        synced: set[int] = set()
+        synced: dict[int, int] = defaultdict(int)  # by node: the ops before this
         lost = []
         for position in range(len(self.ops[:count]) - 1, -1, -1):
             op = self.ops[position]
             if op.kind == "sync":
-                synced.add(op.node)
-            elif op.kind != "create" and op.node not in synced:
+                synced[op.node] = max(synced[op.node], op.offset or position)
+            elif op.kind == "create":
+                continue
+            elif position >= max(synced[op.node], synced[WHOLE]):
                 lost.append(position)
         return lost[::-1]
 

@@ -102,10 +102,12 @@ class Qmtpd:
         """Drop all clients, and raise what ended the loop if that was a surprise."""
         for server in self._servers:
             server.close()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        # gather takes the loop of what it is given; of nothing it knows none.
+        if tasks := asyncio.all_tasks(self._loop):
+            for task in tasks:
+                task.cancel()
+            ended = asyncio.gather(*tasks, return_exceptions=True)
+            self._loop.run_until_complete(ended)
         if self._crash.failure is not None:
             raise self._crash.failure
 

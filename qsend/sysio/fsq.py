@@ -31,8 +31,10 @@ BOUNCE_MAX = 64 << 20
 
 _SECOND_NS = 1_000_000_000
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+_APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_PARAGRAPH_END = b"\n\n"
+_TORN_MAX = 1 << 20
 _OWN = ("info", "local", "remote", "bounce")
 
 
@@ -208,7 +210,12 @@ class Queue:
         fd = self._calls.open(
             str(messid), _APPEND, 0o600, dir_fd=self.dirs.fd("bounce")
         )
-        return self._appended(fd, text)
+        try:
+            before = self._end_torn(fd)
+        except BaseException:
+            self._calls.close(fd)
+            raise
+        return self._appended(fd, before + text)
 
     def open_bounce(self, messid: MessId) -> tuple[int, int]:
         """(descriptor to read from, size). Raises: FileNotFoundError: no failures."""
@@ -306,6 +313,21 @@ class Queue:
             self._calls.unlink(str(messid), dir_fd=directory)
             raise
         return fd
+
+    def _end_torn(self, fd: int) -> bytes:
+        """What must come before the next paragraph: the end of the last one.
+
+        A power cut may leave zeros in the place of its end. Nobody was marked done
+        for it, as that waits for the text to be durable; but what comes next must
+        not become a part of it.
+        """
+        size = self._calls.fstat(fd).st_size
+        at = max(0, size - _TORN_MAX)
+        if not size or self._calls.pread(fd, 2, max(0, size - 2)) == _PARAGRAPH_END:
+            return b""
+        tail = self._calls.pread(fd, size - at, at)
+        self._calls.ftruncate(fd, at + len(tail.rstrip(b"\0")))
+        return _PARAGRAPH_END
 
     def _appended(self, fd: int, data: bytes) -> int:
         rest = memoryview(data)

@@ -394,6 +394,11 @@ def test_stop_cuts_clients_off_and_ends_in_time(served: QmtpTree) -> None:
         assert (client.rest(), other.rest()) == ([], [])
 
 
+def test_stop_without_clients_is_quiet(served: QmtpTree) -> None:
+    assert served.tree.stop() == 0
+    assert b"alert" not in served.tree.log
+
+
 def test_process_is_qmaild_and_confined(served: QmtpTree) -> None:
     assert is_accepted(ask_qmtp(served.qmtp, package(b"\nx\n", b"", BOX))[0])
     [pid] = served.tree.pids("qmail-qmtpd")

@@ -50,6 +50,23 @@ def test_create_on_a_full_disk_leaves_no_half_file(
     assert queue.disk.open_count() == 2  # the queue, and the file's directory
 
 
+@pytest.mark.parametrize(
+    ("torn", "kept"),
+    [
+        (b"", b""),
+        (b"<a@x>:\nno\n\n", b"<a@x>:\nno\n\n"),
+        (b"<a@x>:\nn", b"<a@x>:\nn\n\n"),
+        (b"<a@x>:\nn\0\0\0", b"<a@x>:\nn\n\n"),
+        (b"\0", b"\n\n"),
+    ],
+)
+def test_append_bounce_ends_what_a_power_cut_left(torn: bytes, kept: bytes) -> None:
+    queue = FakeQueue()
+    queue.put("bounce", N, torn)
+    queue.disk.close(queue.append_bounce(N, b"<b@x>:\nno\n\n"))
+    assert queue.read_bounce(N) == kept + b"<b@x>:\nno\n\n"
+
+
 def test_append_bounce_on_a_full_disk_keeps_only_whole_paragraphs() -> None:
     queue = FakeQueue()
     queue.disk.close(queue.append_bounce(N, b"<a@x>:\nno\n\n"))

@@ -18,8 +18,8 @@ from qsend.sysio.accounts import load_accounts
 from qsend.sysio.fork import fork_child
 from qsend.sysio.queuewriter import QueueWriter
 from tests.smtpsink import Sink
+from tests.torture.ledger import Log, follow
 from tests.tree.harness import Installation, Tree
-from tests.tree.ledger import Log, follow
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.serial]
 

@@ -23,16 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qsend.sysio import clock
+from tests.torture.injector import BECOMES, RETURNED, body, kinds_of
 from tests.tree.harness import Tree
-from tests.tree.injector import content, kinds_of
 
 UNMARKED_S = 2.5
 """A message that is delivered straight from todo may be unmarked for a second, and
 then for as long as its files take to be written."""
 MARKING_S = 0.5
 """A preprocessed one is marked in the turn that says so; a busy disk takes time."""
-RETURNED = ("nobox", "nofar")
-"""Kinds of recipient that fail: their message comes back to its sender."""
 Pair = tuple[int, str]
 
 _INFO = re.compile(rb"info msg (\d+): bytes \d+ from <(?:sender-(\d+)@)?")
@@ -130,9 +128,10 @@ def follow(tree: Tree) -> Log:
 class _Life:
     """What one send process had going on, as its log says."""
 
-    running: dict[int, Pair] = field(default_factory=dict)
-    settled: list[tuple[float, Pair, bool]] = field(default_factory=list)
-    """(when, pair, whether its message was delivered straight from todo)."""
+    running: dict[int, tuple[Pair, int]] = field(default_factory=dict)
+    """(pair, message) by delivery."""
+    settled: list[tuple[float, Pair, int]] = field(default_factory=list)
+    """(when, pair, message) of what was delivered, and maybe not marked."""
     fresh: set[int] = field(default_factory=set)
     """Messages it read from todo."""
 
@@ -181,13 +180,13 @@ class Ledger:
         elif found := _STARTING.match(text):
             self.attempts += 1
             pair = int(found[4]), found[3].decode()
-            self._life.running[int(found[1])] = pair
+            self._life.running[int(found[1])] = pair, int(found[2])
             if pair[1] != "sender":
                 self._owners[int(found[2])] = pair[0]
         elif found := _REPORT.match(text):
             self._note_report(line.at_mono, int(found[1]), found[2], found[3])
         elif found := _END.match(text):
-            self._note_end(line.at_mono, self._owners.get(int(found[1]), -1))
+            self._note_end(line.at_mono, int(found[1]))
         elif _DEATH.match(text):
             self._end_life(line.at_mono)
         elif text.startswith(b"warning: lost qmail-queue"):
@@ -207,7 +206,7 @@ class Ledger:
         elif found := _STARTING.match(line.text):
             number = int(found[4])
         elif found := _REPORT.match(line.text):
-            number = self._life.running.get(int(found[1]), (-1, ""))[0]
+            number = self._life.running.get(int(found[1]), ((-1, ""), 0))[0][0]
         elif found := _ABOUT.match(line.text):
             number = self._owners.get(int(found[1]), -1)
         elif b"lost" in line.text or _DEATH.match(line.text):
@@ -224,35 +223,39 @@ class Ledger:
     def _note_report(
         self, at_mono: float, delid: int, word: bytes, text: bytes
     ) -> None:
-        pair = self._life.running.pop(delid, None)
-        if pair is None:
+        known = self._life.running.pop(delid, None)
+        if known is None:
             return
+        pair, messid = known
         if word == b"deferral":
             if _CRASHED in text:
                 self.in_flight[pair] += 1
-            elif pair[1] == "fwd":
-                self.in_flight[pair[0], "hop"] += 1
+            else:
+                # The program may have queued its message before it failed.
+                for kind in BECOMES.get(pair[1], ()):
+                    self.in_flight[pair[0], kind] += 1
             return
         if word == b"failure":
             self._failed.add(pair[0])
             if pair[1] not in RETURNED:
                 self.faults.append(f"{pair} failed: {text!r}")
-        is_fresh = any(self._owners.get(each) == pair[0] for each in self._life.fresh)
-        self._life.settled.append((at_mono, pair, is_fresh))
+        self._life.settled.append((at_mono, pair, messid))
 
-    def _note_end(self, at_mono: float, number: int) -> None:
+    def _note_end(self, at_mono: float, messid: int) -> None:
         """Nothing is left to mark; only the message itself is still to be removed."""
-        self._failed.discard(number)
+        self._failed.discard(self._owners.get(messid, -1))
+        self._life.fresh.discard(messid)
         self._life.settled = [
-            (at_mono, row[1], False) if row[1][0] == number else row
-            for row in self._life.settled
+            (at_mono, pair, each) if each == messid else (settled_mono, pair, each)
+            for settled_mono, pair, each in self._life.settled
         ]
 
     def _end_life(self, at_mono: float) -> None:
         life, self._life = self._life, _Life()
-        self.in_flight.update(life.running.values())
-        for settled_mono, pair, is_fresh in life.settled:
-            if at_mono - settled_mono <= (UNMARKED_S if is_fresh else MARKING_S):
+        self.in_flight.update(pair for pair, _ in life.running.values())
+        for settled_mono, pair, messid in life.settled:
+            within_s = UNMARKED_S if messid in life.fresh else MARKING_S
+            if at_mono - settled_mono <= within_s:
                 self.in_flight[pair] += 1
         self.requeued.update(self._failed)
 
@@ -270,7 +273,7 @@ class Ledger:
                 self.faults.append(f"{kind}-{number} in {maildir}")
             if kind == "sender":
                 self._read_bounce(number, message)
-            elif not message.endswith(content(number)):
+            elif not message.endswith(body(number)):
                 self.faults.append(f"{kind}-{number} arrived mutilated")
 
     def _read_bounce(self, number: int, message: bytes) -> None:
@@ -279,7 +282,7 @@ class Ledger:
             self.arrived[int(named), kind.decode()] += 1
             if int(named) != number:
                 self.faults.append(f"{number} was told of {kind}-{named}")
-        if not message.endswith(content(number)):
+        if not message.endswith(body(number)):
             self.faults.append(f"the bounce of {number} is mutilated")
 
     # the sum
@@ -296,9 +299,10 @@ class Ledger:
     def lost(self) -> list[Pair]:
         """What was accepted and arrived nowhere."""
         pairs = [
-            (number, "hop" if kind == "fwd" else kind)
+            (number, became)
             for number in sorted(self.accepted)
             for kind in kinds_of(number)
+            for became in BECOMES.get(kind, (kind,))
         ]
         return [pair for pair in pairs if not self.arrived[pair]]
 
@@ -306,8 +310,9 @@ class Ledger:
         """How many more copies of a pair the kills explain."""
         number, kind = pair
         more = self.in_flight[pair]
-        if kind == "hop":
-            more += self.in_flight[number, "fwd"]
+        for before, became in BECOMES.items():
+            if kind in became:
+                more += self.in_flight[number, before]
         if kind in RETURNED:
             more += self.in_flight[number, "sender"] + self.requeued[number]
         return more
