@@ -20,7 +20,6 @@ READ_MAX = 65536
 _HANDSHAKE_S = 60.0
 _LINGER_S = 30.0
 """How long the last words to a client may take."""
-_NO_HANDLER = object()
 
 
 class Ended(Exception):
@@ -30,15 +29,23 @@ class Ended(Exception):
 class SmtpdStream(SMTP):
     """One connection; `out` is what is to be said at the next flush."""
 
-    line_length_limit = READ_MAX  # of the stream: the dialogue has its own limits
-
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
-        super().__init__(
-            _NO_HANDLER,
-            hostname="localhost",  # or it is looked up, for each connection
-            timeout=timeout_s,
-            loop=loop,
+        # Not SMTP's: it looks through its own members for commands and mechanisms,
+        # a quarter of all processor time with a connection for each message.
+        reader = asyncio.StreamReader(limit=READ_MAX, loop=loop)
+        asyncio.StreamReaderProtocol.__init__(
+            self, reader, self._cb_client_connected, loop
         )
+        self.loop = loop
+        self.session = None
+        self.transport = None
+        self._handler_coroutine = None
+        self._original_transport = None
+        self._timeout_duration = timeout_s
+        self._timeout_handle = None
+        self._due_s = self._timer_s = 0.0
+        """When the client has been silent for too long, and when that is looked at,
+        in the loop's time."""
         self.out: list[bytes] = []
         self.tls: TlsBytes | None = None
         self._linger: asyncio.TimerHandle | None = None
@@ -56,8 +63,23 @@ class SmtpdStream(SMTP):
         if self._linger is not None:
             self._linger.cancel()
 
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """Count from now; a timer that is due earlier looks again by itself."""
+        self._due_s = self.loop.time() + (duration or self._timeout_duration)
+        if self._timeout_handle is None or self._timer_s > self._due_s:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timeout_handle is not None:
+            self._timeout_handle.cancel()
+        self._timer_s = self._due_s
+        self._timeout_handle = self.loop.call_at(self._timer_s, self._timeout_cb)
+
     def _timeout_cb(self) -> None:
-        """The client was silent for too long."""
+        """The client was silent for too long, if nothing came since."""
+        if self.loop.time() < self._due_s:
+            self._set_timer()
+            return
         self.out.append(replies.TIMEOUT)
         self.hang_up()
 
