@@ -1,8 +1,9 @@
 """Children of login: one that judges an account's password, one that is a mailbox.
 
 Both are forked from a root process without threads. The first stays root, because
-only root reads the shadow file; it lives for one password. The second becomes the
-mailbox's user at once and for good, and can reach nothing but its maildir.
+only root reads the shadow file; it can change no file, and lives for one password.
+The second becomes the mailbox's user at once and for good, and can reach nothing but
+its maildir.
 Source: docs/ARCHITECTURE.md.
 """
 
@@ -80,6 +81,7 @@ def _check(login: Login, sock: socket.socket) -> int:
     # Its end comes from the kernel: whatever it waits for may not be interruptible
     # by Python.
     signal.alarm(CHECK_S)
+    sandbox.apply("passwordcheck")
     verification = systemlogin.verify(login)
     sock.send(lookupwire.render_verified(0, verification))
     return 0

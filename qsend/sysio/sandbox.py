@@ -74,6 +74,8 @@ _POLICIES = {
     "login": _Policy(sockets=(*_UNIX, *_INTERNET), any_files=True),
     # `home` is the user's.
     "popsession": _Policy(sockets=(), writes=("Maildir",)),
+    # One password, by shadow or a directory service.
+    "passwordcheck": _Policy(sockets=(*_UNIX, *_INTERNET), reads_all=True),
     # Sees only the control files it was forked with; says what is wrong in them.
     "parser": _Policy(),
 }
@@ -94,6 +96,8 @@ class Extras:
 
 
 NO_EXTRAS = Extras()
+NO_NEW_PRIVS = "no_new_privs"
+"""What every kernel that Python runs on has."""
 
 
 def apply(
@@ -109,8 +113,8 @@ def apply(
     clean, enqueue and send, if `home` is given, touch nothing but the queue in it
     (send also run/send), but that enqueue reads /proc (who is a local child). What
     is at or below the paths `reads` may be read besides; they must exist.
-    Returns: what became active: "seccomp", "landlock" or both; empty for a role
-    that is not confined.
+    Returns: what became active, of NO_NEW_PRIVS, "landlock" and "seccomp"; empty for
+    a role that is not confined.
     """
     policy = _POLICIES.get(role)
     if policy is None:
@@ -120,8 +124,9 @@ def apply(
         sockets=tuple({*policy.sockets, *(_UNIX if extras.unix else ())}),
         writes=(*policy.writes, *extras.writes),
     )
-    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     active = []
+    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
+        active.append(NO_NEW_PRIVS)
     if _landlock(policy, home, reads):
         active.append("landlock")
     if seccomp.install(seccomp.Denials(sockets=policy.sockets)):
@@ -131,7 +136,7 @@ def apply(
 
 def features() -> list[str]:
     """What `apply` could make active on this machine, as the kernel says."""
-    found = []
+    found = [NO_NEW_PRIVS]
     if _abi() > 0:
         found.append("landlock")
     denials = seccomp.Denials(sockets=_UNIX)

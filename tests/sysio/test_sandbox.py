@@ -260,8 +260,8 @@ def test_features_are_those_that_apply_makes_active() -> None:
 def test_kernel_without_landlock_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_abi", lambda: -1)
     monkeypatch.setattr(seccomp, "install", lambda denials: False)
-    pid = fork_child(lambda: len(sandbox.apply("remote")), ())
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    pid = fork_child(lambda: sandbox.apply("remote") == [sandbox.NO_NEW_PRIVS], ())
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
 @pytest.mark.parametrize("machine", sorted(seccomp._ARCHS))
