@@ -13,6 +13,7 @@ from qsend.formats.accesscontrols import ACCESS_FILES
 from qsend.formats.control import KNOWN
 from qsend.formats.popcontrols import POP_FILES
 from qsend.formats.qmtpcontrols import QMTPD_FILES
+from qsend.formats.runnercontrols import RUNNER_FILES
 from qsend.formats.smtpdcontrols import SMTPD_FILES
 from qsend.formats.sqlcontrols import SQL_FILES
 from qsend.formats.tlscontrols import TLS_FILES
@@ -53,7 +54,7 @@ def used_by(kind: str) -> set[str]:
 def test_process_is_given_what_it_uses_and_no_more(kind: str) -> None:
     # These take their files by name: parse_sql is called by lookup alone, parse_pop
     # by login and pop3d, parse_tls by remote, parse_smtpd and parse_access by smtpd,
-    # parse_qmtpd and parse_access by qmtpd.
+    # parse_qmtpd and parse_access by qmtpd, parse_runner by runner.
     given = CONTROL_FILES[kind] - SQL_FILES - POP_FILES - TLS_FILES
-    given -= SMTPD_FILES | QMTPD_FILES | ACCESS_FILES
+    given -= SMTPD_FILES | QMTPD_FILES | ACCESS_FILES | RUNNER_FILES
     assert used_by(kind) | FOR_DEFAULTS == given | FOR_DEFAULTS

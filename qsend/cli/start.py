@@ -23,6 +23,7 @@ from qsend.procs import (
     pop3d,
     qmtpd,
     remote,
+    runner,
     send,
     smtpd,
     start,
@@ -39,6 +40,7 @@ MAINS: dict[str, start.Main] = {
     "pop3d": pop3d.main,
     "smtpd": smtpd.main,
     "qmtpd": qmtpd.main,
+    "runner": runner.main,
 }
 """What each kind of child runs."""
 

@@ -11,6 +11,9 @@ import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+QUEUE_VARIABLE = b"QMAILQUEUE"
+"""Names the program that takes a client's messages in the place of qmail-queue."""
+
 _COMPONENT_BITS = 8
 _IPV4_COMPONENTS = 4
 

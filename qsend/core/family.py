@@ -16,6 +16,9 @@ CLASSIC = "classic-"
 ISOLATED = "isolated"
 """How send calls a remote of its own; the roles are isolated1, isolated2 ..."""
 
+RUNNER = "runner"
+"""Not in a plan until a listener asks for it."""
+
 NAMES: Mapping[str, str] = {
     "enqueue": "qmail-queue",
     "lookup": "qmail-lookup",
@@ -27,6 +30,7 @@ NAMES: Mapping[str, str] = {
     "pop3d": "qmail-pop3d",
     "smtpd": "qmail-smtpd",
     "qmtpd": "qmail-qmtpd",
+    RUNNER: "qmail-runner",
     "classic-lspawn": "qmail-lspawn",
     "classic-rspawn": "qmail-rspawn",
     "classic-clean": "qmail-clean",
@@ -50,6 +54,8 @@ _LINKS = (
     ("smtpd", "login"),
     ("qmtpd", "enqueue"),
     ("qmtpd", "lookup"),
+    ("smtpd", RUNNER),
+    ("qmtpd", RUNNER),
 )
 """The kinds that have a socket between them."""
 
@@ -157,6 +163,7 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
             "timeoutqmtpd",
         }
     ),
+    RUNNER: frozenset({*_ALL, "concurrencyrunner", "timeoutrunner"}),
 }
 """The control files each kind may know."""
 
@@ -179,6 +186,10 @@ class Plan:
     def peers(self, role: str) -> tuple[str, ...]:
         """The roles that `role`, one of the plan or not, has a socket to."""
         return tuple(other for other in self.roles if _linked(kind(role), kind(other)))
+
+    def grown(self, role: str) -> Plan:
+        """The same with one role more, the last to be forked."""
+        return Plan(roles=(*self.roles, role))
 
     def unit(self, role: str) -> tuple[str, ...]:
         """`role` and what is started again only together with it, in fork order."""

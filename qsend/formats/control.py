@@ -289,3 +289,9 @@ def parse_controls(files: Mapping[str, bytes], generation: int = 0) -> Controls:
 def _build(values: Mapping[str, object], generation: int) -> Controls:
     # Each parser returns the type of its field; mypy cannot see through the table.
     return Controls(generation=generation, **values)  # type: ignore[arg-type]
+
+
+def timeoutterm(files: Mapping[str, bytes]) -> int:
+    """Of a snapshot that was found good; all of it that start itself needs."""
+    given = {name: files[name] for name in files if name == "timeoutterm"}
+    return parse_controls({"me": b"localhost", **given}).timeoutterm

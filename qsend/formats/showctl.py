@@ -22,6 +22,7 @@ from qsend.formats.control import KNOWN, Controls, parse_controls
 from qsend.formats.controllines import lines, one_line
 from qsend.formats.popcontrols import POP_FILES, parse_pop
 from qsend.formats.qmtpcontrols import QMTPD_FILES, parse_qmtpd
+from qsend.formats.runnercontrols import RUNNER_FILES, parse_runner
 from qsend.formats.smtpdcontrols import SMTPD_FILES, parse_smtpd
 from qsend.formats.sqlcontrols import SQL_FILES, parse_sql
 from qsend.formats.sqlserver import parse_sqlserver
@@ -255,6 +256,8 @@ TABLE: Mapping[str, Sentences] = {
         20, "QMTP and QMQP sessions at once of one address: "
     ),
     "timeoutqmtpd": number(1200, "A silent QMTP client is kept for ", " seconds"),
+    "timeoutrunner": number(300, "A program for QMAILQUEUE gets ", " seconds"),
+    "concurrencyrunner": number(40, "Programs for QMAILQUEUE at once: "),
 }  # fmt: skip
 """Name to sentences, in the order of qmail-showctl."""
 
@@ -282,7 +285,14 @@ _UNKNOWN = "I have no idea what this file does."
 
 
 _READ = frozenset().union(
-    KNOWN, SQL_FILES, POP_FILES, ACCESS_FILES, TLS_FILES, SMTPD_FILES, QMTPD_FILES
+    KNOWN,
+    SQL_FILES,
+    POP_FILES,
+    ACCESS_FILES,
+    TLS_FILES,
+    SMTPD_FILES,
+    QMTPD_FILES,
+    RUNNER_FILES,
 )
 
 
@@ -302,6 +312,7 @@ def _problems(files: Mapping[str, bytes | None]) -> dict[str, str]:
         lambda: parse_tls(known),
         lambda: parse_smtpd(known, b"me"),
         lambda: parse_qmtpd(known),
+        lambda: parse_runner(known),
     ):
         try:
             parse()

@@ -4,8 +4,8 @@ start to a child: CONTROLS (a new generation of the control files that this
 process may know), with SECRETs before it, and PEER (a replaced sibling's socket, one
 descriptor); to enqueue besides DETACH.
 A child to start: READY once it serves. send besides: ASK, with a request for
-the whole tree; and from start to send: SIGNAL, an operator's signal, and PING,
-which send answers with PONG.
+the whole tree, and a listener ASK for a runner; and from start to send: SIGNAL, an
+operator's signal, and PING, which send answers with PONG.
 """
 
 from __future__ import annotations
@@ -46,11 +46,20 @@ ASK_ISOLATED = b"isolated"
 ASK_KILL = b"kill "
 """Followed by the role of a child that does not answer: kill it, start it again."""
 
+ASK_RUNNER = b"runner"
+"""What a listener needs for a queueing program; the answer is PEER "runner"."""
+
 SIGNAL_ALRM = b"alrm"
 SIGNAL_TERM = b"term"
 
+_LISTENERS = ("smtpd", "qmtpd")
 _COUNT = struct.Struct("!I")
 _HEAD = struct.Struct("!II")
+
+
+def may_ask(kind: str, word: bytes) -> bool:
+    """Whether children of that kind may send an ASK with the word."""
+    return kind in _LISTENERS if word == ASK_RUNNER else kind == "send"
 
 
 def render_controls(generation: int, files: Mapping[str, bytes]) -> list[bytes]:

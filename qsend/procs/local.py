@@ -33,9 +33,7 @@ from qsend.sysio.durable import Steps
 from qsend.sysio.endpoint import Descriptors, Endpoint
 from qsend.sysio.localdelivery import Deliverer, Settings
 from qsend.sysio.loop import Loop
-
-_PATH = b"/usr/local/bin:/usr/bin:/bin"
-"""For programs when the daemon itself was started without a PATH."""
+from qsend.sysio.programenv import program_base
 
 _SETTLE_S = 10.0
 """How long the end waits for half-written files: far longer than a write takes,
@@ -135,23 +133,6 @@ class Local:
                 )
             )
         self._endpoint.flush()
-
-
-def program_base(home: str, environ: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """What users' programs get besides the variables of their delivery.
-
-    PATH and QMAILQUEUE as the daemon has them; the home and its programs first in
-    PATH, so that `forward` and its kin in a dot-qmail file are found, and find this
-    queue. Nothing else is inherited.
-    """
-    programs = os.fsencode(home) + b"/bin"
-    path = environ.get(b"PATH") or _PATH
-    if programs not in path.split(b":"):
-        path = programs + b":" + path
-    base = {b"PATH": path, b"QSEND_HOME": os.fsencode(home)}
-    if queue_program := environ.get(b"QMAILQUEUE"):
-        base[b"QMAILQUEUE"] = queue_program
-    return base
 
 
 def _die(args: threading.ExceptHookArgs) -> None:

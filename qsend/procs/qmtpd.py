@@ -15,10 +15,11 @@ import asyncio
 import os
 import socket
 from collections.abc import Mapping
+from typing import ClassVar
 
 from qsend.core import logline
 from qsend.core.access import Access, Client
-from qsend.core.errors import ConfigError, RemoteProtocolError
+from qsend.core.errors import ConfigError
 from qsend.core.relay import Refused, RelayRules, Taken, Unlisted
 from qsend.core.smtpdsteps import databytes_of
 from qsend.formats.accesscontrols import parse_access
@@ -32,13 +33,11 @@ from qsend.formats.qmtpcontrols import (
 )
 from qsend.sysio import aioprocess
 from qsend.sysio.admission import Admission
-from qsend.sysio.aioloop import AioLoop
-from qsend.sysio.asklines import LookupLine
 from qsend.sysio.boot import Boot
 from qsend.sysio.gatekeeper import Gatekeeper
-from qsend.sysio.intakeline import IntakeLine
-from qsend.sysio.parent import Parent
 from qsend.sysio.qmtpclient import READ_MAX, QmtpClient
+from qsend.sysio.runnerline import Intake
+from qsend.sysio.siblings import Siblings
 
 TITLE = "qmail-qmtpd: qsend"
 _FDS_SPARE = 256
@@ -66,19 +65,7 @@ class Qmtpd:
         self.qmqp = _QmqpDesk(self, qmqp)
         self._configure(boot.files, boot.controls.generation)
         self._servers: list[asyncio.Server] = []
-        poller = AioLoop(loop)
-        self.intake = IntakeLine(poller)
-        self.lookup = LookupLine(poller)
-        for role in ("enqueue", "lookup"):
-            if role in boot.socks:
-                self._take_peer(role, boot.socks[role])
-        self._parent = Parent(
-            poller,
-            boot.socks["start"],
-            on_close=loop.stop,
-            on_controls=self._take_controls,
-            on_peer=self._take_peer,
-        )
+        self.siblings = Siblings(loop, boot, self._take_controls)
 
     async def listen(self, boot: Boot) -> None:
         """Take clients, and say READY to start."""
@@ -87,7 +74,7 @@ class Qmtpd:
                 await self._serve(self.qmtp, sock)
             elif name.startswith(QMQP_LISTEN):
                 await self._serve(self.qmqp, sock)
-        self._parent.ready()
+        self.siblings.ready()
 
     async def _serve(self, desk: _Desk, sock: socket.socket) -> None:
         async def serve(
@@ -113,16 +100,6 @@ class Qmtpd:
 
     # start
 
-    def _take_peer(self, role: str, sock: socket.socket) -> None:
-        match role:
-            case "enqueue":
-                self.intake.attach(sock)
-            case "lookup":
-                self.lookup.attach(sock)
-            case _:
-                sock.close()
-                raise RemoteProtocolError(f"unexpected peer {role!r}")
-
     def _take_controls(self, generation: int, files: Mapping[str, bytes]) -> None:
         try:
             self._configure(files, generation)
@@ -145,7 +122,9 @@ class Qmtpd:
 
 
 class _Desk:
-    """What clients of both services need of the process."""
+    """What clients of both services need of the process; SERVICE is their name."""
+
+    SERVICE: ClassVar[str]
 
     def __init__(self, process: Qmtpd, gate: Gatekeeper) -> None:
         self._process = process
@@ -161,10 +140,9 @@ class _Desk:
         """How long a client may be silent."""
         return self._process.settings.timeout_s
 
-    @property
-    def intake(self) -> IntakeLine:
-        """Where messages go."""
-        return self._process.intake
+    def intake(self, client: Client, access: Access) -> Intake:
+        """Where the messages of a client go."""
+        return self._process.siblings.intake(self.SERVICE, client, access)
 
     def lets_in(self, client: Client) -> Access | None:
         """Why it may come in; None when it may not, or nobody knows."""
@@ -194,11 +172,13 @@ class _Desk:
 
     async def settle(self, unlisted: Unlisted) -> Taken | Refused:
         """Whether a recipient is taken."""
-        return await self._gate.settle(unlisted, self._process.lookup)
+        return await self._gate.settle(unlisted, self._process.siblings.lookup)
 
 
 class _QmtpDesk(_Desk):
     """QMTP takes mail as SMTP does."""
+
+    SERVICE = "qmtp"
 
     def __init__(self, process: Qmtpd, gate: Gatekeeper) -> None:
         super().__init__(process, gate)
@@ -225,6 +205,8 @@ class _QmtpDesk(_Desk):
 class _QmqpDesk(_Desk):
     """QMQP takes all mail of those whom a rule allows, and of nobody else."""
 
+    SERVICE = "qmqp"
+
     def lets_in(self, client: Client) -> Access | None:
         access = super().lets_in(client)
         if access is None or access.is_explicit:
@@ -243,7 +225,10 @@ def main(boot: Boot) -> int:
     """
     settings = parse_qmtpd(boot.files)
     aioprocess.begin(TITLE, settings.sessions_max + _FDS_SPARE)
-    gates = Gatekeeper(boot.home, "qmtp"), Gatekeeper(boot.home, "qmqp")
+    gates = (
+        Gatekeeper(boot.home, _QmtpDesk.SERVICE),
+        Gatekeeper(boot.home, _QmqpDesk.SERVICE),
+    )
     directories = {path: None for gate in gates for path in gate.directories}
     loop = aioprocess.confine(boot.accounts.qmaild, "qmtpd", directories)
     qmtpd = Qmtpd(boot, loop, *gates)

@@ -17,13 +17,12 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import socket
 import ssl
 from collections.abc import Mapping
 
 from qsend.core import logline
 from qsend.core.access import Access, Client
-from qsend.core.errors import ConfigError, RemoteProtocolError
+from qsend.core.errors import ConfigError
 from qsend.core.lookups import Login
 from qsend.core.relay import Refused, Taken, judge_existence
 from qsend.core.smtpdsteps import Judge, ServerRules
@@ -35,18 +34,18 @@ from qsend.formats.smtpdcontrols import LISTEN, SUBMISSION, SmtpdSettings, parse
 from qsend.sysio import aioprocess, spool
 from qsend.sysio.admission import Admission
 from qsend.sysio.aioloop import AioLoop
-from qsend.sysio.asklines import LoginLine, LookupLine
+from qsend.sysio.asklines import LoginLine
 from qsend.sysio.boot import Boot
 from qsend.sysio.clientname import client_name
 from qsend.sysio.dns import Dns
 from qsend.sysio.filters import Filters
 from qsend.sysio.gatekeeper import Gatekeeper
-from qsend.sysio.intakeline import IntakeLine
 from qsend.sysio.localaddrs import OwnAddresses
 from qsend.sysio.milterpool import MilterPool
-from qsend.sysio.parent import Parent
 from qsend.sysio.rbl import BlockLists
+from qsend.sysio.runnerline import Intake
 from qsend.sysio.sandbox import Extras
+from qsend.sysio.siblings import Attach, Siblings
 from qsend.sysio.smtpdclient import SmtpdClient
 from qsend.sysio.smtpddesk import Visitor
 from qsend.sysio.tls import server_context
@@ -74,7 +73,7 @@ class Smtpd:
         self._crash = aioprocess.Crash(loop, harmless=(OSError,))
         self.context: ssl.SSLContext | None = None
         self._loop = loop
-        self._siblings = boot.siblings
+        self._processes = boot.siblings
         self._is_first = boot.role == "smtpd0"
         self._gate = gate
         self._own = own
@@ -88,20 +87,11 @@ class Smtpd:
         self._certificate = b""
         self._configure(boot.files, boot.controls.generation)
         self._servers: list[asyncio.Server] = []
-        poller = AioLoop(loop)
-        self.intake = IntakeLine(poller)
-        self._lookup = LookupLine(poller)
+        self._siblings = Siblings(loop, boot, self._take_controls, self._own_lines)
+
+    def _own_lines(self, poller: AioLoop) -> Mapping[str, Attach]:
         self._login = LoginLine(poller)
-        for role in ("enqueue", "lookup", "login"):
-            if role in boot.socks:
-                self._take_peer(role, boot.socks[role])
-        self._parent = Parent(
-            poller,
-            boot.socks["start"],
-            on_close=loop.stop,
-            on_controls=self._take_controls,
-            on_peer=self._take_peer,
-        )
+        return {"login": self._login.attach}
 
     async def listen(self, boot: Boot) -> None:
         """Take clients, and say READY to start."""
@@ -112,7 +102,7 @@ class Smtpd:
 
             sock = boot.socks[f"{LISTEN}{number}"]
             self._servers.append(await self._loop.create_server(client, sock=sock))
-        self._parent.ready()
+        self._siblings.ready()
 
     def close(self) -> None:
         """Drop all clients, and raise what ended the loop if that was a surprise."""
@@ -163,6 +153,10 @@ class Smtpd:
         """Whether there are block lists to be asked."""
         return self._has_lists
 
+    def intake(self, client: Client, access: Access, login: bytes | None) -> Intake:
+        """Where the messages of a client go."""
+        return self._siblings.intake("smtp", client, access, login)
+
     def filters(self, listener: Listener) -> Filters | None:
         """New ones for a client of `listener`; None: it meets none."""
         is_submission = SUBMISSION in listener.words
@@ -189,9 +183,11 @@ class Smtpd:
         if isinstance(asked.verdict, Taken):
             verdict = asked.verdict
         else:
-            verdict = await self._gate.settle(asked.verdict, self._lookup)
+            verdict = await self._gate.settle(asked.verdict, self._siblings.lookup)
         if asked.checks and isinstance(verdict, Taken):
-            return judge_existence(verdict, await self._lookup.exists(verdict.recip))
+            return judge_existence(
+                verdict, await self._siblings.lookup.exists(verdict.recip)
+            )
         return verdict
 
     async def verify(self, login: Login) -> LoginOutcome:
@@ -199,18 +195,6 @@ class Smtpd:
         return await self._login.verify(login)
 
     # start
-
-    def _take_peer(self, role: str, sock: socket.socket) -> None:
-        match role:
-            case "enqueue":
-                self.intake.attach(sock)
-            case "lookup":
-                self._lookup.attach(sock)
-            case "login":
-                self._login.attach(sock)
-            case _:
-                sock.close()
-                raise RemoteProtocolError(f"unexpected peer {role!r}")
 
     def _take_controls(self, generation: int, files: Mapping[str, bytes]) -> None:
         try:
@@ -249,7 +233,9 @@ class Smtpd:
         self._gate.has_database = controls.has_sql
         self._lists.configure(access.rbl, access.rbl_deadline_s)
         self._dns.set_resolvers(controls.resolvers)
-        self._admission.sessions_max = math.ceil(settings.sessions_max / self._siblings)
+        self._admission.sessions_max = math.ceil(
+            settings.sessions_max / self._processes
+        )
         self._admission.per_network = settings.sessions_per_address
         self._settings = settings
         if self._is_first:

@@ -30,7 +30,7 @@ from qsend.core.errors import (
 from qsend.core.model import Account
 from qsend.core.startoptions import StartOptions
 from qsend.formats import startwire
-from qsend.formats.control import Controls, parse_controls
+from qsend.formats.control import parse_controls, timeoutterm
 from qsend.formats.frames import frame
 from qsend.formats.supervision import parse_offer, status
 from qsend.sysio import listening
@@ -299,14 +299,15 @@ class Start:
         return run_classic(program, self._ground.accounts, sock)
 
     def heard(self, child: Child, kind: bytes, body: bytes) -> None:
-        """Do what send asks for; others have nothing to ask.
+        """Do what send asks for, and listeners.
 
         Raises: RemoteProtocolError, after which the child's line is closed.
         """
         if kind == startwire.PONG and child is self._send:
             self._herald.answered(body)
             return
-        asked = body if kind == startwire.ASK and child is self._send else b""
+        may_ask = startwire.may_ask(family.kind(child.role), body)
+        asked = body if kind == startwire.ASK and may_ask else b""
         match asked:
             case startwire.ASK_RELOAD:
                 self.reload()
@@ -316,6 +317,8 @@ class Start:
                 self.stop(detach=False, code=0)
             case startwire.ASK_ISOLATED:
                 self._add_isolated()
+            case startwire.ASK_RUNNER:
+                self._nursery.add(family.RUNNER)
             case _ if asked.startswith(startwire.ASK_KILL):
                 peer = asked.removeprefix(startwire.ASK_KILL)
                 self._kill(peer.decode("ascii", "replace"))
@@ -362,7 +365,7 @@ class Start:
     def grace_s(self, child: Child) -> float:
         """Those who wait for deliveries get the time that deliveries get."""
         if child.role == family.SEND or family.is_classic(child.role):
-            return _timeoutterm(self._controls.files) + DRAIN_MARGIN_S
+            return timeoutterm(self._controls.files) + DRAIN_MARGIN_S
         return GRACE_S
 
     def ready(self, child: Child) -> None:
@@ -391,10 +394,3 @@ class Start:
     def say(self, line: bytes) -> None:
         """One line to the log."""
         _say(line)
-
-
-def _timeoutterm(files: Mapping[str, bytes]) -> int:
-    """From files that were found good; the only control start itself needs."""
-    given = {name: files[name] for name in files if name == "timeoutterm"}
-    controls: Controls = parse_controls({"me": b"localhost", **given})
-    return controls.timeoutterm

@@ -107,23 +107,22 @@ class Endpoint:
         """Packets that the peer has not yet taken."""
         return len(self._packets)
 
-    def send(self, frame: bytes, fd: int | None = None) -> None:
-        """Queue one frame; `fd` is duplicated into the peer and closed here."""
+    def send(self, frame: bytes, fd: int | None = None, *more: int) -> None:
+        """Queue one frame; `fd` and `more` go to the peer, and are closed here."""
+        fds = [] if fd is None else [fd, *more]
         if self.closed or self._unheard:
-            if fd is not None:
-                os.close(fd)
+            _close_all(fds)
             return
         if (
             self._parts_bytes + len(frame) > frames.PACKET_MAX
-            or len(self._fds) >= frames.FDS_MAX
+            or len(self._fds) + len(fds) > frames.FDS_MAX
         ):
             self._cut()
         if not self._parts and not self._packets:
             self._loop.call_soon(self.flush)
         self._parts.append(frame)
         self._parts_bytes += len(frame)
-        if fd is not None:
-            self._fds.append(fd)
+        self._fds += fds
 
     def flush(self) -> None:
         """Write what is queued as far as the peer takes it."""

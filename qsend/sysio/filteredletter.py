@@ -11,14 +11,15 @@ from qsend.core.milter import Discarded, Refusal
 from qsend.core.milterfacts import TlsFacts
 from qsend.formats.queueexit import QueueExit
 from qsend.sysio.filters import Filters, Passed
-from qsend.sysio.intakeline import IntakeLine, Letter, Queued
+from qsend.sysio.intakeline import Letter, Queued
+from qsend.sysio.runnerline import Intake, ProgramLetter
 from qsend.sysio.tls import TlsBytes
 
 
 class FilteredLetter:
     """One message."""
 
-    def __init__(self, filters: Filters, intake: IntakeLine, received: bytes) -> None:
+    def __init__(self, filters: Filters, intake: Intake, received: bytes) -> None:
         """Begin it.
 
         Args:
@@ -61,7 +62,7 @@ class FilteredLetter:
         """Forget the message."""
         self._filters.abandon()
 
-    async def _queue(self, letter: Letter, passed: Passed) -> Queued:
+    async def _queue(self, letter: Letter | ProgramLetter, passed: Passed) -> Queued:
         try:
             letter.write(self._received)
             for chunk in passed.chunks:

@@ -20,13 +20,10 @@ from qsend.core.relay import (
 )
 from qsend.core.repeats import Repeats
 from qsend.core.users import Trouble
-from qsend.formats.tcprules import rules_name
 from qsend.sysio import clock
 from qsend.sysio.accessfile import AccessFile
 from qsend.sysio.asklines import LookupLine
 from qsend.sysio.morehosts import MoreHosts
-
-_EXECUTES = b"QMAILQUEUE"
 
 
 class Gatekeeper:
@@ -36,7 +33,6 @@ class Gatekeeper:
         """`service` is one of tcprules.SERVICES; its program is called by it, too."""
         self.has_database = False
         self._program = f"qmail-{service}d"
-        self._rules_name = f"control/{rules_name(service)}"
         self._access = AccessFile.of_service(home, service)
         self._more = MoreHosts(home)
         self._repeats = Repeats()
@@ -57,15 +53,10 @@ class Gatekeeper:
     def lets_in(self, client: Client) -> Access | None:
         """What the access rules say; None when they cannot be read."""
         try:
-            access = self._access.judge(client)
+            return self._access.judge(client)
         except TempFail as exc:
             self.note(str(exc))
             return None
-        if access.is_allowed and _EXECUTES in access.variables:
-            # Leaving a filter out would be worse than no mail.
-            self.note(f"{self._rules_name}: QMAILQUEUE needs bin/{self._program}")
-            return None
-        return access
 
     def forget(self) -> None:
         """Begin anew with the access rules, as after a restart; for a HUP."""

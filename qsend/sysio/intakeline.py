@@ -23,10 +23,14 @@ _BACKLOG_MAX = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queued:
-    """How a message ended: `code` is qmail-queue's exit code, 0 when it is queued."""
+    """How a message ended: `code` is qmail-queue's exit code, 0 when it is queued.
+
+    `qp` is the number for the log, `custom` what a queueing program said itself.
+    """
 
     code: int
     qp: int = 0
+    custom: bytes = b""
 
 
 class Letter:

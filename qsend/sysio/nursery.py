@@ -118,6 +118,14 @@ class Nursery:
             del self.children[role]
         return child.pid != 0
 
+    def add(self, role: str) -> None:
+        """Fork a child that is not in the plan yet, and keep it alive as the others."""
+        if role in self.children or self.stopping:
+            return
+        self._plan = self._plan.grown(role)
+        child = self.children[role] = Child(role, State.BACKOFF)
+        self.feed(child, Event.TIMER)
+
     def stop(self, child: Child) -> None:
         """Let a child end for good."""
         self.feed(child, Event.STOP)

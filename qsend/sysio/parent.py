@@ -62,7 +62,7 @@ class Parent:
         self._endpoint.flush()
 
     def ask(self, word: bytes) -> None:
-        """Send an ASK_ word; only send does."""
+        """Send an ASK_ word."""
         self._endpoint.send(frame(startwire.ASK, word))
 
     def _closed(self, _reason: str) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from typing import Protocol, assert_never
 
-from qsend.core.access import Access, Client
+from qsend.core.access import ALLOWED, Access, Client
 from qsend.core.errors import RemoteProtocolError
 from qsend.core.loginbrake import network
 from qsend.core.model import Letter as Outcome
@@ -34,7 +34,8 @@ from qsend.formats.qmtp import (
 from qsend.formats.queuetexts import explain
 from qsend.formats.smtpreceived import render_smtp_received
 from qsend.sysio import clock
-from qsend.sysio.intakeline import IntakeLine, Letter
+from qsend.sysio.intakeline import Letter
+from qsend.sysio.runnerline import Intake, ProgramLetter
 
 READ_MAX = 65536
 SESSION_S = 3600.0
@@ -54,9 +55,8 @@ class Desk(Protocol):
     def timeout_s(self) -> float:
         """How long it may be silent, or take nothing."""
 
-    @property
-    def intake(self) -> IntakeLine:
-        """Where messages go."""
+    def intake(self, client: Client, access: Access) -> Intake:
+        """Where the messages of a client go."""
 
     def lets_in(self, client: Client) -> Access | None:
         """Why it may come in; None when it may not, or nobody knows."""
@@ -89,7 +89,8 @@ class QmtpClient:
         self._desk = desk
         self._reader = reader
         self._writer = writer
-        self._letter: Letter | None = None
+        self._access = ALLOWED
+        self._letter: Letter | ProgramLetter | None = None
 
     def abort(self) -> None:
         """Cut the client off."""
@@ -103,6 +104,7 @@ class QmtpClient:
             return
         try:
             async with asyncio.timeout(SESSION_S):
+                self._access = access
                 await self._converse(self._desk.dialogue(access))
         except RemoteProtocolError as exc:
             self._desk.note(f"{self._client.address}: {exc}")
@@ -153,7 +155,7 @@ class QmtpClient:
     # The message
 
     def _begin(self, talk: Dialogue) -> None:
-        self._letter = self._desk.intake.begin()
+        self._letter = self._desk.intake(self._client, self._access).begin()
         self._letter.write(
             render_smtp_received(
                 address=self._client.address.encode(),
@@ -178,7 +180,7 @@ class QmtpClient:
         letter, self._letter = self._letter, None
         assert letter is not None
         queued = await letter.finish()
-        outcome, text = explain(queued.code)
+        outcome, text = explain(queued.code, queued.custom)
         if outcome is Outcome.SUCCESS:
             return accepted(clock.now(), queued.qp)
         return failed(outcome, text)

@@ -43,7 +43,7 @@ class QueueProgram:
         theirs = [message_in, envelope_in, text[1]]
 
         def child() -> int:
-            return _become(program, home, theirs, environ)
+            return become(program, home, theirs, environ)
 
         try:
             self._pid = fork_child(child, theirs, "queueing program")
@@ -121,15 +121,23 @@ class QueueProgram:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if pid else 0
 
 
-def _become(
-    program: str, home: str, fds: Iterable[int], environ: Mapping[str, str]
+def become(
+    program: str | bytes,
+    home: str,
+    fds: Iterable[int],
+    environ: Mapping[str, str] | Mapping[bytes, bytes],
 ) -> int:
-    """In the child: the program, or the exit code that says why not."""
+    """In a child: the program, or the exit code that says why not.
+
+    `fds` are message, envelope, and where it explains itself.
+    """
     try:
         os.chdir(home)
     except OSError:
         return QueueExit.HOME
     try:
+        for fd in fds:
+            os.set_inheritable(fd, False)  # that came over a socket are
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for fd in fds]
         for fd, number in zip(high, (0, 1, 6), strict=True):
             os.dup2(fd, number)

@@ -236,7 +236,7 @@ class SmtpdClient(SmtpdStream):
             self._client,
             self._talk.login,
             self._desk.me,
-            self._desk.intake,
+            self._desk.intake(self._client, self._access, self._talk.login),
             self._filters,
         )
         self.out.append(replies.GO_AHEAD)

@@ -16,7 +16,7 @@ from qsend.formats.listeners import Listener
 from qsend.formats.loginwire import LoginOutcome
 from qsend.sysio.admission import Guest
 from qsend.sysio.filters import Filters
-from qsend.sysio.intakeline import IntakeLine
+from qsend.sysio.runnerline import Intake
 
 
 class Visitor(Guest, Protocol):
@@ -35,7 +35,6 @@ class Desk(Protocol):
     me: bytes
     timeout_s: float
     context: ssl.SSLContext | None
-    intake: IntakeLine
 
     def is_proxy(self, address: str) -> bool:
         """Whether it is a balancer that tells whose client it has."""
@@ -54,6 +53,9 @@ class Desk(Protocol):
 
     def note(self, text: str) -> None:
         """Tell the operator, the same thing not too often."""
+
+    def intake(self, client: Client, access: Access, login: bytes | None) -> Intake:
+        """Where the messages of a client go."""
 
     def has_lists(self) -> bool:
         """Whether there are block lists to be asked."""

@@ -17,14 +17,15 @@ from qsend.formats.smtpreceived import render_smtp_received
 from qsend.sysio import clock
 from qsend.sysio.filteredletter import FilteredLetter
 from qsend.sysio.filters import Filters
-from qsend.sysio.intakeline import IntakeLine, Letter
+from qsend.sysio.intakeline import Letter
+from qsend.sysio.runnerline import Intake, ProgramLetter
 
 
 @dataclass(slots=True, kw_only=True)
 class Message:
     """One that has begun."""
 
-    letter: Letter | FilteredLetter
+    letter: Letter | ProgramLetter | FilteredLetter
     sender: bytes
     recips: tuple[bytes, ...]
 
@@ -33,7 +34,7 @@ class Message:
         queued = await self.letter.commit(self.sender, self.recips)
         if isinstance(queued, Refusal):
             return queued
-        outcome, text = explain(queued.code)
+        outcome, text = explain(queued.code, queued.custom)
         if outcome is Outcome.SUCCESS:
             return b"250 2.0.0 ok %d qp %d\r\n" % (clock.now(), queued.qp)
         return replies.reply(554 if outcome is Outcome.FAILURE else 451, text)
@@ -44,7 +45,7 @@ def begin_message(
     client: Client,
     login: bytes | None,
     me: bytes,
-    intake: IntakeLine,
+    intake: Intake,
     filters: Filters | None,
 ) -> Message:
     """A new one, its Received field written; `me` is who we are to the client."""
@@ -57,7 +58,7 @@ def begin_message(
         protocol=step.protocol,
         now=clock.now(),
     )
-    letter: Letter | FilteredLetter
+    letter: Letter | ProgramLetter | FilteredLetter
     if filters is None:
         letter = intake.begin()
         letter.write(received)

@@ -18,6 +18,7 @@ from qsend.formats.accesscontrols import parse_access
 from qsend.formats.control import Controls, parse_controls
 from qsend.formats.popcontrols import parse_pop
 from qsend.formats.qmtpcontrols import QmtpdSettings, parse_qmtpd
+from qsend.formats.runnercontrols import RunnerSettings, parse_runner
 from qsend.formats.smtpdcontrols import SmtpdSettings, parse_smtpd
 from qsend.formats.sqlcontrols import parse_sql
 from qsend.sysio import clock, sandbox
@@ -97,7 +98,7 @@ def _faults_of_mail(
     files: Mapping[str, bytes], controls: Controls
 ) -> list[ConfigFault]:
     faults: list[ConfigFault] = []
-    for parse in (parse_sql, parse_access, _parse_smtpd, _parse_qmtpd):
+    for parse in (parse_sql, parse_access, _parse_smtpd, _parse_qmtpd, _parse_runner):
         try:
             parse(files, controls)
         except ConfigError as exc:
@@ -111,6 +112,10 @@ def _parse_smtpd(files: Mapping[str, bytes], controls: Controls) -> SmtpdSetting
 
 def _parse_qmtpd(files: Mapping[str, bytes], _controls: Controls) -> QmtpdSettings:
     return parse_qmtpd(files)
+
+
+def _parse_runner(files: Mapping[str, bytes], _controls: Controls) -> RunnerSettings:
+    return parse_runner(files)
 
 
 def _faults_of_pop(files: Mapping[str, bytes]) -> list[ConfigFault]:

@@ -9,6 +9,7 @@ from qsend.formats.accesscontrols import ACCESS_FILES
 from qsend.formats.control import KNOWN, parse_controls
 from qsend.formats.popcontrols import POP_FILES
 from qsend.formats.qmtpcontrols import QMTPD_FILES
+from qsend.formats.runnercontrols import RUNNER_FILES
 from qsend.formats.smtpdcontrols import SMTPD_FILES
 from qsend.formats.sqlcontrols import SQL_FILES
 from qsend.formats.tlscontrols import TLS_FILES
@@ -105,7 +106,13 @@ def test_kind_and_peer_name() -> None:
 def test_every_control_file_is_known_to_somebody_and_to_no_stranger() -> None:
     known = frozenset[str]().union(*family.CONTROL_FILES.values())
     assert known == KNOWN.union(
-        SQL_FILES, POP_FILES, TLS_FILES, SMTPD_FILES, QMTPD_FILES, ACCESS_FILES
+        SQL_FILES,
+        POP_FILES,
+        TLS_FILES,
+        SMTPD_FILES,
+        QMTPD_FILES,
+        ACCESS_FILES,
+        RUNNER_FILES,
     )
 
 

@@ -10,6 +10,7 @@ from qsend.core import (
     remotereport,
     spawncheck,
 )
+from qsend.core.access import Client
 from qsend.core.errors import RemoteProtocolError
 from qsend.core.lookups import Listing, Login, Proof, Stored, Verdict, Verification
 from qsend.core.model import DelId, Letter, MessId, Ownership, User
@@ -23,12 +24,16 @@ from qsend.formats import (
     injection,
     loginwire,
     lookupwire,
+    runnerwire,
     startwire,
 )
 from qsend.formats.delivery import ChildDelivery, LocalDelivery, Report, Transaction
 from qsend.formats.todo import EnvelopeReader
 from tests.fuzz.target import PROTOCOL, Target, agree
 
+_REQUEST = runnerwire.Request(
+    number=1, service="smtp", client=Client(address="::1", host=b"c.example")
+)
 _STRING = b"\0\0\0\3a@b"
 _NUMBER = b"\0\0\0\1"
 
@@ -236,6 +241,21 @@ WIRES = (
         _body(loginwire.render_outcome(1, loginwire.LoginOutcome.TOO_SOON)),
     ),
     _wire("login cancel", loginwire.parse_cancel, _NUMBER),
+    _wire(
+        "runner request",
+        runnerwire.parse_request,
+        _body(runnerwire.render_request(_REQUEST)),
+    ),
+    _wire("runner word", runnerwire.parse_word, _NUMBER),
+    _wire(
+        "runner result",
+        runnerwire.parse_result,
+        _body(
+            runnerwire.render_result(
+                runnerwire.Result(number=1, code=82, pid=7, custom=b"Dno")
+            )
+        ),
+    ),
     _wire(
         "start controls",
         startwire.parse_controls,
