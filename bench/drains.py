@@ -96,7 +96,10 @@ def variants(*, full: bool) -> list[Variant]:
     found = [
         Variant("w1", "remote, sink at once", Remote(count=2000).run, ALL),
         Variant(
-            "w1", "remote, 1000 destinations", Remote(count=2000, domains=1000).run, ALL
+            "w1",
+            "remote, 1000 destinations",
+            Remote(count=2000, domains=1000, slots=100).run,
+            ALL,
         ),
         Variant(
             "w1",

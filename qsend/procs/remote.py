@@ -183,7 +183,8 @@ def main(boot: Boot) -> int:
     Raises: whatever was unexpected, for the one line that fork_child writes.
     """
     aioprocess.begin(TITLE, 2 * SLOTS_MAX + FDS_SPARE)
-    dns, own = Dns(boot.controls.resolvers), OwnAddresses()
+    own = OwnAddresses()
+    dns = Dns(boot.controls.resolvers, ipv6=own.has_ipv6)
     ca = system_ca()
     tls = TlsClient(parse_tls(boot.files), lambda: ca)
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # makes OpenSSL read its own files

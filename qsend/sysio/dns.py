@@ -78,6 +78,7 @@ class Dns:
         tries_s: Sequence[float] = TRIES_S,
         lifetime_s: float = LIFETIME_S,
         reachable: Callable[[str], bool] = has_route,
+        ipv6: Callable[[], bool] = lambda: True,
         chance: Callable[[], float] = random.random,
         mono: Callable[[], float] = clock.mono,
     ) -> None:
@@ -87,6 +88,7 @@ class Dns:
             resolvers: servers to ask, none for the system's; hosts are addresses.
             tries_s, lifetime_s: see dnsquery.
             reachable: whether an address is worth trying.
+            ipv6: whether names that have IPv4 addresses are asked for others too.
             chance: orders equal preferences.
             mono: the clock of the cache.
         Raises: ValueError on a resolver that is no address.
@@ -94,6 +96,7 @@ class Dns:
         self._tries_s = tries_s
         self._lifetime_s = lifetime_s
         self._reachable = reachable
+        self._ipv6 = ipv6
         self._chance = chance
         self._mono = mono
         self._cache: TtlCache[_Key, Answer] = TtlCache(CACHE_MAX)
@@ -219,7 +222,10 @@ class Dns:
             return [address], None
         if _is_localhost(name):
             return list(_LOCALHOST), None
-        answers = await asyncio.gather(self.ask(name, A), self.ask(name, AAAA))
+        first = [A, AAAA] if self._ipv6() else [A]
+        answers = await asyncio.gather(*(self.ask(name, each) for each in first))
+        if len(first) == 1 and not answers[0].addresses:
+            answers.append(await self.ask(name, AAAA))
         found = dict.fromkeys(
             address
             for answer in answers

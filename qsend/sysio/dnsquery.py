@@ -50,6 +50,8 @@ or two do no harm, and libc waits about as long in all."""
 LIFETIME_S = 30.0
 """Longest time for one question, however many servers there are."""
 
+_DATAGRAM_MAX = 65535
+
 _BACKEND = dns.asyncbackend.get_backend("asyncio")
 
 
@@ -182,33 +184,81 @@ async def _exchange(
 ) -> dns.message.Message:
     """One server's reply, over TCP when the datagram was cut.
 
-    What comes from elsewhere, or is malformed, may be forged: it is passed over.
     Raises: TimeoutError, OSError.
     """
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-    address = dns.inet.low_level_address_tuple((server.host, server.port), family)
-    try:
-        # Connected, so that a server that is not there is heard of at once.
-        async with await _BACKEND.make_socket(  # type: ignore[no-untyped-call] # dnspython
-            family, socket.SOCK_DGRAM, 0, None, address
-        ) as sock:
-            reply, _ = await dns.asyncquery.udp_with_fallback(
-                request,
-                server.host,
-                timeout=wait_s,
-                port=server.port,
-                ignore_unexpected=True,
-                udp_sock=sock,
-                backend=_BACKEND,
-                ignore_errors=True,
+    async with asyncio.timeout(wait_s):
+        reply = await _over_udp(server, request)
+        if reply is not None:
+            return reply
+        try:
+            return await dns.asyncquery.tcp(
+                request, server.host, port=server.port, backend=_BACKEND
             )
-    except dns.exception.Timeout as exc:
-        raise TimeoutError from exc
-    except EOFError as exc:
-        raise ConnectionAbortedError(0, "answer over TCP was cut") from exc
-    except dns.exception.DNSException as exc:
-        raise ConnectionAbortedError(0, "malformed answer over TCP") from exc
+        except EOFError as exc:
+            raise ConnectionAbortedError(0, "answer over TCP was cut") from exc
+        except dns.exception.DNSException as exc:
+            raise ConnectionAbortedError(0, "malformed answer over TCP") from exc
+
+
+async def _over_udp(
+    server: Resolver, request: dns.message.Message
+) -> dns.message.Message | None:
+    """One server's reply, None when it was cut.
+
+    What comes from elsewhere, or is malformed, may be forged: it is passed over.
+    dnspython's own exchange takes as long again as its parser does.
+    Raises: OSError.
+    """
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[dns.message.Message | None] = loop.create_future()
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+
+    def receive() -> None:
+        if answered.done():
+            return
+        try:
+            answered.set_result(_read_datagram(sock, request))
+        except BlockingIOError:
+            pass  # a datagram with a wrong checksum was here
+        except OSError as exc:
+            answered.set_exception(exc)
+        except dns.exception.DNSException:
+            pass  # the true one may follow
+
+    # A socket for each question: its port is half of what a forger must guess.
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        # Connected, so that a server that is not there is heard of at once.
+        sock.connect(
+            dns.inet.low_level_address_tuple((server.host, server.port), family)
+        )
+        sock.send(request.to_wire())
+        loop.add_reader(sock, receive)
+        try:
+            return await answered
+        finally:
+            loop.remove_reader(sock)
+
+
+def _read_datagram(
+    sock: socket.socket, request: dns.message.Message
+) -> dns.message.Message | None:
+    """The reply in the next datagram, None when it was cut.
+
+    Raises: OSError; DNSException for what does not answer `request`.
+    """
+    content = sock.recv(_DATAGRAM_MAX)
+    try:
+        reply = dns.message.from_wire(content, raise_on_truncation=True)
+    except dns.message.Truncated as exc:
+        _require_answer(request, exc.message())  # type: ignore[no-untyped-call] # dnspython
+        return None
+    _require_answer(request, reply)
     return reply
+
+
+def _require_answer(request: dns.message.Message, reply: dns.message.Message) -> None:
+    if not request.is_response(reply):
+        raise dns.exception.FormError
 
 
 def read_reply(reply: dns.message.Message) -> Answer:

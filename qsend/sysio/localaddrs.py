@@ -17,6 +17,7 @@ OWN_S = 300.0
 """How long the list of this machine's addresses is believed, if it can be asked
 for again: a confined process may not be able to."""
 _ANY = ("0.0.0.0", "::")  # the unspecified addresses connect to this machine
+_STAY = ("::", "::1")
 
 
 def own_addresses() -> frozenset[str]:
@@ -40,6 +41,10 @@ def own_addresses() -> frozenset[str]:
             f"The addresses of this machine are unknown: {exc.strerror}. (#4.3.0)"
         ) from exc
     return frozenset(found.union(_ANY))
+
+
+def _leaves(address: str) -> bool:
+    return ":" in address and address not in _STAY and not address.startswith("fe80:")
 
 
 def _without_scope(address: str) -> str:
@@ -69,6 +74,10 @@ class OwnAddresses:
             except TempFail:
                 pass  # the old list is better than no mail
         return self._found
+
+    def has_ipv6(self) -> bool:
+        """Whether any address is one from which others are reached by IPv6."""
+        return any(_leaves(address) for address in self())
 
     def __contains__(self, address: object) -> bool:
         """Whether a canonical address is this machine's."""

@@ -7,6 +7,7 @@ import asyncio
 import dns.rcode
 import pytest
 
+from qsend.core.errors import PermFail
 from qsend.sysio.dns import Dns
 from tests.dnsresponder import Reply, responder, run, silent, with_address, with_rcode
 from tests.dnsserver import DnsServer
@@ -65,6 +66,22 @@ def test_equal_questions_share_one_query() -> None:
             )
             assert {hosts[0].address for hosts in found} == {"127.0.0.6"}
             assert server.asked == 3  # MX, A, AAAA
+
+    run(main())
+
+
+def test_without_ipv6_only_a_name_without_ipv4_is_asked_for_it() -> None:
+    async def main() -> None:
+        async with responder(with_address(60)) as server:
+            finder = Dns((server.resolver,), ipv6=lambda: False)
+            [host] = await finder.hosts(b"h.example")
+            assert host.address == "127.0.0.6"
+            assert server.asked == 2  # MX, A
+        async with responder(with_rcode(dns.rcode.NXDOMAIN)) as server:
+            finder = Dns((server.resolver,), ipv6=lambda: False)
+            with pytest.raises(PermFail):
+                await finder.relay_hosts(b"h.example")
+            assert server.asked == 2  # A, AAAA
 
     run(main())
 

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from qsend.sysio.localaddrs import own_addresses
+from qsend.sysio.localaddrs import OwnAddresses, own_addresses
 
 
 def test_own_addresses_are_canonical_and_without_scope() -> None:
@@ -36,3 +36,14 @@ def test_foreign_address_cannot_be_bound() -> None:
         pytest.raises(OSError, match="assign"),
     ):
         sock.bind((foreign, 0))
+
+
+@pytest.mark.parametrize(
+    ("address", "has_ipv6"),
+    [("10.0.0.1", False), ("fe80::1", False), ("2001:db8::1", True), ("fd00::1", True)],
+)
+def test_ipv6_is_an_address_that_others_can_be_reached_from(
+    address: str, has_ipv6: bool
+) -> None:
+    own = OwnAddresses(lambda: frozenset({"127.0.0.1", "::1", "::", address}))
+    assert own.has_ipv6() == has_ipv6
