@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = {"core": 1, "formats": 2, "sysio": 3, "procs": 4, "cli": 5}
+FLOORS = {"core": 1, "formats": 2, "sysio": 3, "prelinked": 3, "procs": 4, "cli": 5}
 IMPURE = {
     "os", "socket", "select", "signal", "time", "logging", "subprocess", "random",
     "threading", "fcntl", "pwd", "grp", "sqlite3", "pymysql", "asyncio", "pathlib",

@@ -159,12 +159,16 @@ def _read_controls(home: str, environ: Mapping[str, str]) -> dict[str, bytes]:
     if not is_directory(home):
         raise TempFail(f"unable to switch to home directory {home}")
     values = {}
+    me: bytes | None = None
+    is_me_read = False
     for name, variable in CONTROL_VARIABLES.items():
         if variable in environ:
             values[name] = to_bytes(environ[variable])
             continue
         content = read_control(home, name)
-        me = read_control(home, "me") if content is None else None
+        if content is None and not is_me_read:
+            me = read_control(home, "me")
+            is_me_read = True
         values[name] = control_value(name, content, me)
     return values
 

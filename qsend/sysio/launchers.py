@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from qsend.core.errors import Fatal
 from qsend.core.model import Account
 from qsend.sysio.home import is_null_client
+from qsend.sysio.linker import link
 
 PROGRAMS: Mapping[str, tuple[str, int]] = {
     "qsend": ("main", 0o755),
@@ -97,7 +98,9 @@ def launcher(program: str, home: str) -> str:
     module, _ = PROGRAMS[program]
     name = ', sys.argv[0].rpartition("/")[2]' if module == "sendmail" else ""
     run = f"main(sys.argv[1:]{name})"
-    leave = "from qsend.cli.options import leave\n" if module in _SHORT else ""
+    is_short = module in _SHORT
+    load = f'from qsend.prelinked import load\n\nload("{module}")\n'
+    leave = "from qsend.cli.options import leave\n"
     return (
         f"{_first_lines(sys.executable)}"
         f"{_MARK}"
@@ -108,10 +111,11 @@ def launcher(program: str, home: str) -> str:
         'if b"QSEND_HOME" not in posix.environ:\n'
         f'    posix.environ[b"QSEND_HOME"] = home = {os.fsencode(home)!r}\n'
         '    posix.putenv(b"QSEND_HOME", home)\n'
+        f"{load if is_short else ''}"
         f"from qsend.cli.{module} import main\n"
-        f"{leave}"
+        f"{leave if is_short else ''}"
         "\n"
-        f"{'leave' if leave else 'sys.exit'}({run})\n"
+        f"{'leave' if is_short else 'sys.exit'}({run})\n"
     )
 
 
@@ -139,6 +143,9 @@ def make_launchers(home: str, owner: Account) -> list[str]:
     Returns: the programs kept now.
     Raises: Fatal, naming the one that cannot be written.
     """
+    for module in _SHORT:
+        with contextlib.suppress(OSError):  # then they start more slowly
+            link(module)
     kept = []
     for program, (_, mode) in PROGRAMS.items():
         path = os.path.join(home, "bin", program)
