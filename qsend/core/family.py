@@ -119,6 +119,7 @@ CONTROL_FILES: Mapping[str, frozenset[str]] = {
             "concurrencypop3d",
             "concurrencypop3dperip",
             "pop3listen",
+            "pop3plain",
             "servercert.pem",
             "timeoutpop3d",
         }

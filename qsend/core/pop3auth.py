@@ -26,6 +26,7 @@ TEMPORARY = b"-ERR [SYS/TEMP] unable to check logins now; try again later\r\n"
 TOO_MANY = b"-ERR [SYS/TEMP] too many sessions; try again later\r\n"
 TOO_SOON = b"-ERR [LOGIN-DELAY] too many failed logins; try again later\r\n"
 TOO_LONG = b"-ERR line too long\r\n"
+TLS_FIRST = b"-ERR [AUTH] passwords in clear are not taken here; use TLS\r\n"
 CAPABILITIES = (
     b"TOP", b"USER", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING",
     b"EXPIRE NEVER", b"IMPLEMENTATION qsend",
@@ -76,15 +77,20 @@ Step = Say | Bye | StartTls | Try
 class Authorization:
     """One connection until its login succeeds."""
 
-    def __init__(self, *, challenge: bytes, offers_tls: bool = False) -> None:
+    def __init__(
+        self, *, challenge: bytes, offers_tls: bool = False, needs_tls: bool = False
+    ) -> None:
         """Start with the greeting.
 
         Args:
             challenge: a timestamp in angle brackets, never used before.
             offers_tls: whether STLS may be answered with StartTls; not inside TLS.
+            needs_tls: whether USER and PASS are refused until `secured`. APOP is not:
+                it does not tell the password.
         """
         self._challenge = challenge
         self._offers_tls = offers_tls
+        self._needs_tls = needs_tls
         self._name = b""
 
     def greeting(self) -> bytes:
@@ -93,7 +99,7 @@ class Authorization:
 
     def secured(self) -> None:
         """TLS is there: all that was said before is forgotten."""
-        self._offers_tls = False
+        self._offers_tls = self._needs_tls = False
         self._name = b""
 
     def take(self, command: Command) -> Step:
@@ -101,6 +107,8 @@ class Authorization:
         if b"\0" in command.rest:
             return Say(text=SYNTAX)
         match command.verb:
+            case b"USER" | b"PASS" if self._needs_tls:
+                return Say(text=TLS_FIRST)
             case b"USER":
                 return self._user(command.argument)
             case b"PASS":
@@ -110,7 +118,11 @@ class Authorization:
             case b"STLS" if self._offers_tls and not command.argument:
                 return StartTls(text=b"+OK begin TLS\r\n")
             case b"CAPA":
-                return Say(text=capabilities(offers_tls=self._offers_tls))
+                return Say(
+                    text=capabilities(
+                        offers_tls=self._offers_tls, needs_tls=self._needs_tls
+                    )
+                )
             case b"NOOP":
                 return Say(text=OK)
             case b"QUIT":
@@ -142,7 +154,9 @@ def _try(proof: Proof, name: bytes, secret: bytes) -> Step:
     return Try(proof=proof, name=name, secret=secret)
 
 
-def capabilities(*, offers_tls: bool) -> bytes:
-    """The answer to CAPA."""
-    listed = (*CAPABILITIES, *((b"STLS",) if offers_tls else ()))
+def capabilities(*, offers_tls: bool, needs_tls: bool = False) -> bytes:
+    """The answer to CAPA; with `needs_tls` before TLS, when USER is refused."""
+    listed = [each for each in CAPABILITIES if not (needs_tls and each == b"USER")]
+    if offers_tls:
+        listed.append(b"STLS")
     return OK + b"".join(b"%b\r\n" % each for each in listed) + b".\r\n"

@@ -24,6 +24,7 @@ NUMBERS: Mapping[str, tuple[int, int, int]] = {
     "timeoutpop3d": (1200, 1, 86400),
     "concurrencypop3d": (200, 1, 10000),
     "concurrencypop3dperip": (20, 1, 10000),
+    "pop3plain": (1, 0, 1),
     "systemlogins": (0, 0, 1),
     "loglogins": (1, 0, 1),
 }
@@ -38,7 +39,8 @@ POP_FILES = frozenset({LISTEN, CERTIFICATE, *NUMBERS})
 class PopSettings:
     """How POP3 is served.
 
-    `timeout_s` is how long a silent client is kept; `certificate` the PEM text of
+    `timeout_s` is how long a silent client is kept; `allows_plain`: USER and PASS are
+    taken without TLS; `certificate` the PEM text of
     certificate, chain and private key, b"" without TLS.
     """
 
@@ -46,6 +48,7 @@ class PopSettings:
     timeout_s: int = 1200
     sessions_max: int = 200
     sessions_per_address: int = 20
+    allows_plain: bool = True
     system_logins: bool = False
     log_logins: bool = True
     certificate: bytes = field(default=b"", repr=False)
@@ -73,6 +76,7 @@ def parse_pop(files: Mapping[str, bytes]) -> PopSettings:
         timeout_s=numbers["timeoutpop3d"],
         sessions_max=numbers["concurrencypop3d"],
         sessions_per_address=numbers["concurrencypop3dperip"],
+        allows_plain=bool(numbers["pop3plain"]),
         system_logins=bool(numbers["systemlogins"]),
         log_logins=bool(numbers["loglogins"]),
         certificate=files.get(CERTIFICATE, b""),

@@ -232,6 +232,7 @@ TABLE: Mapping[str, Sentences] = {
     "timeoutpop3d": number(1200, "A silent POP3 client is kept for ", " seconds"),
     "concurrencypop3d": number(200, "POP3 sessions at once: "),
     "concurrencypop3dperip": number(20, "POP3 sessions at once of one address: "),
+    "pop3plain": number(1, "POP3 passwords are taken without TLS (1), or not (0): "),
     "systemlogins": number(0, "System accounts may log in (1), or not (0): "),
     "loglogins": number(1, "Logins are logged (1), or not (0): "),
     "rbl": several("No block lists.", "Block list: ", ""),

@@ -52,6 +52,7 @@ class Pop3d:
         self._crash = aioprocess.Crash(loop, harmless=(OSError,))
         self.me = boot.controls.me
         self.timeout_s = 0.0
+        self.allows_plain = False
         self.context: ssl.SSLContext | None = None
         self._loop = loop
         self._poller = AioLoop(loop)
@@ -190,6 +191,7 @@ class Pop3d:
             )
             self._certificate = settings.certificate
         self.timeout_s = settings.timeout_s
+        self.allows_plain = settings.allows_plain
         self._admission.sessions_max = settings.sessions_max
         self._admission.per_network = settings.sessions_per_address
         self._settings = settings

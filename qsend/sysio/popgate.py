@@ -40,6 +40,7 @@ class Desk(Protocol):
     me: bytes
     timeout_s: float
     context: ssl.SSLContext | None
+    allows_plain: bool
 
     def lets_in(self, client: PopClient) -> bool:
         """Whether the access rules do."""
@@ -114,6 +115,7 @@ class PopClient(asyncio.Protocol):
         self._authorization = Authorization(
             challenge=self._challenge,
             offers_tls=self._desk.context is not None and not self._is_tls,
+            needs_tls=not (self._desk.allows_plain or self._is_tls),
         )
         if not self._is_tls:
             self._say(self._authorization.greeting())

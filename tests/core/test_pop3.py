@@ -110,6 +110,24 @@ def test_greeting_is_the_challenge() -> None:
     )
 
 
+def test_passwords_are_refused_before_tls_where_it_is_needed() -> None:
+    made = Authorization(challenge=CHALLENGE, offers_tls=True, needs_tls=True)
+    for line in (b"USER ann", b"PASS secret"):
+        step = made.take(command(line))
+        assert step == Say(text=pop3auth.TLS_FIRST)
+    before = text_of(made.take(command(b"CAPA"))).split(b"\r\n")
+    assert b"USER" not in before
+    assert b"STLS" in before
+    digest = b"0" * 32
+    apop = Try(proof=Proof.APOP, name=b"ann", secret=digest)
+    assert made.take(command(b"APOP ann " + digest)) == apop
+    made.secured()
+    assert b"USER" in text_of(made.take(command(b"CAPA"))).split(b"\r\n")
+    assert made.take(command(b"USER ann")) == Say(text=pop3auth.OK)
+    secret = Try(proof=Proof.PASS, name=b"ann", secret=b"secret")
+    assert made.take(command(b"PASS secret")) == secret
+
+
 def test_tls_is_offered_once_and_forgets_the_user() -> None:
     made = Authorization(challenge=CHALLENGE, offers_tls=True)
     assert b"\r\nSTLS\r\n" in text_of(made.take(command(b"CAPA")))

@@ -123,6 +123,35 @@ def test_tls_with_a_checked_certificate(
         client.quit()
 
 
+def test_passwords_in_clear_can_be_forbidden(pop: PopTree, mailbox: str) -> None:
+    with pop.session(mailbox) as client:
+        client.quit()
+    pop.tree.control("pop3plain", "0\n")
+    pop.tree.run("reload")
+    pop.tree.find(rb"reread controls: generation 2\n")
+
+    def is_in_force() -> bool:
+        with pop.client() as client:
+            return "USER" not in client.capa()
+
+    until(is_in_force)
+    with Raw(pop.port) as raw:
+        assert raw.ask(b"USER " + mailbox.encode()).startswith(b"-ERR [AUTH] ")
+        assert raw.ask(b"PASS " + PASSWORD.encode()).startswith(b"-ERR [AUTH] ")
+        assert raw.ask(b"AUTH PLAIN AGEAYg==").startswith(b"-ERR ")
+        raw.ask(b"STLS")
+        raw.start_tls()
+        raw.send(credentials(mailbox))
+        assert [raw.line(), raw.line()] == [b"+OK \r\n", b"+OK \r\n"]
+        assert raw.ask(b"QUIT") == b"+OK \r\n"
+    with pop.client(tls=True) as client:
+        assert "USER" in client.capa()
+        client.encoding = "UTF-8"
+        client.user(mailbox)
+        client.pass_(PASSWORD)
+        client.quit()
+
+
 def test_what_comes_in_the_clear_after_stls_is_dropped(
     pop: PopTree, mailbox: str
 ) -> None:
