@@ -51,11 +51,14 @@ def _account() -> dict[str, int | list[int]]:
 class MariaDb:
     """One server; `socket_path` and `port` stay the same when it is started again."""
 
-    def __init__(self, place: Path, pristine: Path) -> None:
-        """Make the data directory in `place` (empty) and start."""
+    def __init__(
+        self, place: Path, pristine: Path, *, address: str = "127.0.0.1", port: int = 0
+    ) -> None:
+        """Make the data directory in `place` (empty) and start; 0 is any port."""
         self.place = place
         self.socket_path = place / "sock"
-        self.port = 0
+        self.address = address
+        self.port = port
         self._data = place / "data"
         self._log = place / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -112,6 +115,18 @@ class MariaDb:
             cursor.execute(sql, values or None)
             return list(cursor.fetchall())
 
+    @contextmanager
+    def twin(self, address: str) -> Iterator[MariaDb]:
+        """Another one with the same content and port; this one is started again."""
+        self.stop()
+        with _place() as place:
+            server = MariaDb(place, self._data, address=address, port=self.port)
+            try:
+                self.start()
+                yield server
+            finally:
+                server.kill()
+
     def drop_connections(self, login: str) -> int:
         """Cut every connection of an account, as an idle timeout does; how many."""
         listed = self.execute(
@@ -139,7 +154,7 @@ class MariaDb:
                     f"--pid-file={self.place}/pid",
                     f"--tmpdir={self.place}",
                     f"--port={port}",
-                    "--bind-address=127.0.0.1",
+                    f"--bind-address={self.address}",
                     "--skip-name-resolve",
                     "--skip-log-bin",
                     "--performance-schema=off",
@@ -157,7 +172,9 @@ class MariaDb:
         deadline_mono = clock.mono() + START_S
         while clock.mono() < deadline_mono and process.poll() is None:
             try:
-                with closing(pymysql.connect(host="127.0.0.1", port=port, user="root")):
+                with closing(
+                    pymysql.connect(host=self.address, port=port, user="root")
+                ):
                     self.port, self._process = port, process
                     return True
             except pymysql.err.OperationalError:
@@ -237,7 +254,7 @@ class Database:
     def connect(self) -> Connection[Cursor]:
         """A connection of the account that may only SELECT; the caller closes it."""
         return pymysql.connect(
-            host="127.0.0.1",
+            host=self.server.address,
             port=self.server.port,
             user=self.login,
             password=self.password,

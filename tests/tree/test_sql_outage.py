@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,15 @@ class Load:
             host = b"virtual.example" if self.sent % 2 else b"here.example"
             self.tree.queue([name + b"@" + host])
             self.sent += 1
+
+    @contextmanager
+    def during(self) -> Iterator[None]:
+        """Sends while something happens, a third of it before."""
+        self.send(BATCH // 3)
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(self.send)
+            yield
+            sending.result()
 
     def wait_all(self) -> None:
         """Everything sent so far arrives, soon."""
@@ -160,3 +171,58 @@ def test_send_and_lookup_die_while_the_server_is_down(
         load.send(5)
     own_mariadb.start()
     load.wait_all()
+
+
+@pytest.fixture
+def twin(load: Load, own_mariadb: MariaDb) -> Iterator[MariaDb]:
+    """A second server with the same tables; lookup uses the first."""
+    with own_mariadb.twin("127.0.0.2") as server:
+        database = load.virtual.database
+        both = database.control({"port": str(server.port)}, server=server.address)
+        load.virtual.use(b"server %b\n" % own_mariadb.address.encode() + both)
+        forget(load.tree)
+        load.send(5)
+        load.wait_all()
+        assert connections(load, own_mariadb)
+        assert not connections(load, server)
+        yield server
+
+
+def connections(load: Load, server: MariaDb) -> int:
+    """How many lookup has to that server."""
+    rows = server.execute(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE user = %s",
+        (load.virtual.database.login,),
+    )
+    assert isinstance(rows[0][0], int)
+    return rows[0][0]
+
+
+def test_second_server_takes_over_when_the_first_is_killed_and_back(
+    load: Load, own_mariadb: MariaDb, twin: MariaDb
+) -> None:
+    for dying, other in ((own_mariadb, twin), (twin, own_mariadb)):
+        with load.during():
+            dying.kill()
+            forget(load.tree)
+        load.send(10)
+        load.wait_all()
+        assert connections(load, other)
+        dying.start()
+    # Nobody had to wait: the other one was asked at once.
+    assert load.tree.stop() == 0
+    assert b"does not answer" not in load.tree.log
+
+
+def test_second_server_takes_over_when_the_first_hangs_and_back(
+    load: Load, own_mariadb: MariaDb, twin: MariaDb
+) -> None:
+    for hanging, other in ((own_mariadb, twin), (twin, own_mariadb)):
+        with load.during():
+            hanging.pause()
+            forget(load.tree)
+        load.send(10)
+        load.wait_all()
+        load.tree.wait_for(rb"qmail-lookup: the database answers again\n")
+        assert connections(load, other)
+        hanging.resume()
