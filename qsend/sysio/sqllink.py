@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from qsend.core import logline
 from qsend.core.errors import TempFail
-from qsend.core.sqlrules import Ask, Row
+from qsend.core.sqlrules import Ask, Part, Row
 from qsend.core.users import Trouble
 from qsend.formats.sqlqueries import SqlQueries
 from qsend.formats.sqlserver import SqlServer
@@ -37,8 +37,9 @@ PROBE_S = 0.5
 WAITING_MAX = 20000
 """Questions in line; with more, they are asked faster than they are answered."""
 PARTS_MAX = 48
-"""Parts of the questions that share a statement, and with it a round trip: more of
-them do not make an answer cheaper, and let the first one wait for the last."""
+"""Parts of one statement, which questions share, and with it a round trip: more of
+them do not make an answer cheaper, and let the first one wait for the last. A question
+that has more, for a local part with many dashes, takes several statements."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -207,9 +208,8 @@ class SqlLink:
 
     def _answer(self, together: Sequence[_Request]) -> None:
         parts = [part for request in together for part in request.ask.parts]
-        sql, values = together[0].queries.statement(Ask(parts=tuple(parts)))
         try:
-            rows = self._connection.run(sql, values)
+            rows = self._run(together[0].queries, parts)
         except ServerLost as exc:
             self._tell(together[0], exc)  # all others hear of it by that
             self._probe()
@@ -223,6 +223,19 @@ class SqlLink:
             shares = _shares(rows, [len(request.ask.parts) for request in together])
             for request, share in zip(together, shares, strict=True):
                 self._tell(request, share)
+
+    def _run(self, queries: SqlQueries, parts: Sequence[Part]) -> list[Row]:
+        """The rows of all parts, by as many statements as it takes.
+
+        Raises: ServerLost, QueryRefused.
+        """
+        rows: list[Row] = []
+        for at in range(0, len(parts), PARTS_MAX):
+            some = parts[at : at + PARTS_MAX]
+            sql, values = queries.statement(Ask(parts=tuple(some)))
+            found = self._connection.run(sql, values)
+            rows += [_moved(row, at, len(some)) for row in found] if at else found
+        return rows
 
     def _probe(self) -> None:
         """Try the servers until one takes a connection."""
@@ -246,6 +259,14 @@ def _finish(request: _Request, answer: Sequence[Row] | Trouble) -> None:
     done, request.done = request.done, None
     if done is not None:
         done(answer)
+
+
+def _moved(row: Row, at: int, count: int) -> Row:
+    """A row of a later statement, numbered as all parts are."""
+    number = row[0]
+    if isinstance(number, int) and 0 <= number < count:
+        return (at + number, *row[1:])
+    return (-1, *row[1:])
 
 
 def _shares(rows: Sequence[Row], counts: Sequence[int]) -> list[list[Row]]:

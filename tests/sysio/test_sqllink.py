@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 import pytest
@@ -14,6 +14,7 @@ from qsend.formats.sqlqueries import SqlQueries
 from qsend.formats.sqlserver import SqlServer, parse_sqlserver
 from qsend.sysio import clock, sqllink
 from qsend.sysio.loop import Loop
+from qsend.sysio.sqlconnection import SqlConnection, Value
 from qsend.sysio.sqllink import SqlLink
 from tests.mariadb import Database, MariaDb
 
@@ -272,3 +273,27 @@ def test_closed_link_still_answers_what_was_asked(database: Database) -> None:
     made.wait(got)
     assert got == [ONE]
     made.close()
+
+
+def test_question_of_many_parts_takes_several_statements(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms: list[int] = []
+    run = SqlConnection.run
+
+    def counted(
+        self: SqlConnection, sql: str, values: Mapping[str, Value]
+    ) -> Sequence[Row]:
+        arms.append(sql.count("UNION ALL") + 1)
+        return run(self, sql, values)
+
+    monkeypatch.setattr(SqlConnection, "run", counted)
+    values = [b"%d" % number for number in range(501)]
+    got: list[Answer] = []
+    asked.link.ask(about(*values), queries(ECHO), got.append)
+    other = asked.start(value=b"x")
+    asked.wait(got)
+    assert got == [list(enumerate(values))]
+    asked.wait(other)
+    assert other == [[(0, b"x")]]
+    assert max(arms) == sqllink.PARTS_MAX
