@@ -22,6 +22,7 @@ from qsend.core.errors import QsendError, TempFail
 from qsend.core.lookups import Login, Proof, Verdict, Verification
 from qsend.core.model import Account, Ownership, User
 from qsend.formats.controllines import one_line
+from qsend.formats.turnwire import Stage
 from qsend.sysio import childprogram, lookupclient, passwd, systemlogin
 from qsend.sysio.home import find_home, read_control
 from qsend.sysio.privilege import drop
@@ -31,8 +32,8 @@ EXIT_REFUSED = 1
 EXIT_MISUSED = 2
 EXIT_TEMPORARY = 111
 REFUSED_AFTER_S = 2.0
-"""How long a refusal takes: a connection can try one password only, and a network
-server limits the connections of an address."""
+"""How long a refusal takes, besides what lookup says that an attempt has to wait: all
+there is without a running tree, since a program that ends counts nothing."""
 
 _TOLD_ON = 3
 _TOLD_MAX = 512
@@ -72,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_REFUSED
     try:
         home = find_home(None, os.environ)
-        verification = _judge(home, login)
+        verification = _judge_in_turn(home, login)
     except Exception as exc:  # noqa: BLE001 - nothing unknown may look like "wrong"
         home, verification = "", _failed(exc)
     _log(home, login, verification)
@@ -109,6 +110,34 @@ def _read(environ: Mapping[str, str]) -> Login | None:
     return Login(
         proof=Proof.PASS, name=name, secret=secret, challenge=challenge, client=client
     )
+
+
+def _judge_in_turn(home: str, login: Login) -> Verification:
+    """As `_judge`, not sooner than the failures before allow, and counted.
+
+    Raises: TempFail.
+    """
+    wait_s = _turn(home, login, Stage.BEGINS)
+    if wait_s is None:
+        text = b"too many failures; not looked at"
+        return Verification(verdict=Verdict.TROUBLE, text=text)
+    time.sleep(wait_s)
+    verification = _judge(home, login)
+    if verification.verdict is Verdict.OK:
+        _turn(home, login, Stage.RIGHT)
+    elif verification.verdict is not Verdict.TROUBLE:
+        _turn(home, login, Stage.WRONG)
+    return verification
+
+
+def _turn(home: str, login: Login, stage: Stage) -> float | None:
+    """What lookup says; 0.0 where it does not run, or does not answer us."""
+    try:
+        # Hung up before the wait: the places in line are few.
+        with lookupclient.LookupClient(home) as lookup:
+            return lookup.turn(login, stage)
+    except TempFail:
+        return 0.0
 
 
 def _judge(home: str, login: Login) -> Verification:

@@ -3,7 +3,9 @@
 `qmail-local [-nN] user homedir local dash ext domain sender defaultdelivery`
 Descriptor 0 is the message, seekable; programs write to descriptors 1 and 2. With
 -n the instructions are printed and nothing is done. Exit codes: 0 delivered, 100
-failure, 111 deferral; the reason goes to descriptor 2, the counts to 1.
+failure, 111 deferral; the reason goes to descriptor 2, the counts to 1. A classic
+qmail-lspawn has no place for the instructions of alias rows: with a database, lookup
+is asked for those of the current user.
 Source: qmail-local(8).
 """
 
@@ -13,15 +15,23 @@ import getopt
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from qsend.cli.options import teach, wants_help
-from qsend.core.errors import ConfigError, PermFail, QsendError
+from qsend.core.errors import ConfigError, PermFail, QsendError, TempFail
 from qsend.core.model import DelId, Letter, Ownership, User
+from qsend.core.users import NoUser, Trouble
 from qsend.formats.control import parse_controls
 from qsend.formats.delivery import ChildDelivery
-from qsend.sysio import dotqmailfile, mailqueue
+from qsend.sysio import dotqmailfile, lookupclient, mailqueue
 from qsend.sysio.home import find_home, read_control
-from qsend.sysio.localdelivery import Deliverer, Settings, describe, instructions
+from qsend.sysio.localdelivery import (
+    Deliverer,
+    Settings,
+    choose,
+    describe,
+    instructions,
+)
 
 _HELP = """\
 usage: qmail-local [ -nN ] user homedir local dash ext domain sender defaultdelivery
@@ -61,10 +71,11 @@ def _main(argv: Sequence[str]) -> int:
         _write(2, _USAGE)
         return 100
     words = [os.fsencode(word) for word in operands]
-    delivery = _delivery(words)
     os.umask(0o077)
     try:
-        settings = _settings(find_home(None, os.environ), words[7])
+        home = find_home(None, os.environ)
+        delivery = _delivery(words, home)
+        settings = _settings(home, words[7])
         if options and options[-1][0] == "-n":
             return _list(delivery, settings)
     except QsendError as exc:
@@ -73,7 +84,8 @@ def _main(argv: Sequence[str]) -> int:
     return _deliver(delivery, settings)
 
 
-def _delivery(words: Sequence[bytes]) -> ChildDelivery:
+def _delivery(words: Sequence[bytes], qsend_home: str) -> ChildDelivery:
+    """Raises: TempFail."""
     name, home, local, dash, ext, domain, sender = words[:7]
     user = User(
         name=name,
@@ -85,9 +97,30 @@ def _delivery(words: Sequence[bytes]) -> ChildDelivery:
         # Whoever starts this program has decided whose home it is.
         ownership=Ownership.TRUSTED,
     )
+    user = replace(user, instructions=_instructions(user, local, qsend_home))
     return ChildDelivery(
         delid=DelId(0), user=user, local=local, domain=domain, sender=sender
     )
+
+
+def _instructions(user: User, local: bytes, qsend_home: str) -> bytes | None:
+    """What alias rows say of mail for `local`; None: the .qmail files decide.
+
+    Raises: TempFail when that cannot be found out.
+    """
+    if not lookupclient.is_asked(qsend_home):
+        return None
+    with lookupclient.LookupClient(qsend_home) as lookup:
+        found = lookup.own(local)
+    if isinstance(found, Trouble):
+        raise TempFail(found.text.decode("utf-8", "backslashreplace") + " (#4.3.0)")
+    if isinstance(found, NoUser):
+        return None
+    # Whoever calls by hand may name any home and extension: rows are not about them.
+    same = (found.name, found.home, found.dash, found.ext) == (
+        (user.name, user.home, user.dash, user.ext)
+    )
+    return found.instructions if same else None
 
 
 def _settings(home: str, default_delivery: bytes) -> Settings:
@@ -128,7 +161,7 @@ def _list(delivery: ChildDelivery, settings: Settings) -> int:
     user = delivery.user
     home_fd = dotqmailfile.open_home(user, settings.patrn, warn=_warn)
     try:
-        chosen = dotqmailfile.choose(home_fd, user.dash, user.ext, settings.patrn)
+        chosen = choose(home_fd, user, settings.patrn)
     finally:
         os.close(home_fd)
     for line in describe(instructions(chosen, settings.default_delivery)):

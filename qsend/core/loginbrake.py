@@ -4,6 +4,7 @@ Failures count for the address they came from (an IPv6 /64 is one address) and f
 the user they were tried on. The first few cost nothing; then attempts wait, one after
 another, however many connections they come by. Who has logged in from an address
 before does not wait for what others try on the same user.
+A client b"" is one that nobody knows the address of: its failures count for the user.
 Must not: judge passwords, or sleep.
 """
 
@@ -50,7 +51,9 @@ class LoginBrake:
         Returns: seconds, 0.0 for none; None when it must be refused unjudged.
         """
         address, user = network(client), name.lower()
-        turns = [(self._addresses.get(address, now_mono), ADDRESS_PAUSE_MAX_S)]
+        turns = []
+        if client:
+            turns.append((self._addresses.get(address, now_mono), ADDRESS_PAUSE_MAX_S))
         if self._known.get((address, user), now_mono) is None:
             turns.append((self._users.get(user, now_mono), USER_PAUSE_MAX_S))
         braked = [
@@ -71,6 +74,8 @@ class LoginBrake:
             (self._addresses, network(client), ADDRESS_PAUSE_MAX_S),
             (self._users, name.lower(), USER_PAUSE_MAX_S),
         ):
+            if not key:
+                continue  # nobody knows where it came from
             past = cache.get(key, now_mono) or _Past()
             past.failures += 1
             if past.failures > FREE:
@@ -85,7 +90,8 @@ class LoginBrake:
         """
         address, user = network(client), name.lower()
         self._users.put(user, _Past(), now_mono, 0)
-        self._known.put((address, user), True, now_mono, KNOWN_S)
+        if client:
+            self._known.put((address, user), True, now_mono, KNOWN_S)
 
 
 def _pause_s(failures: int, most_s: float) -> float:

@@ -37,13 +37,16 @@ EXISTS = b"e"
 """Is there such a recipient here? Body: u32 number, string address."""
 EXPLAIN = b"x"
 """What will happen to mail for an address? Body: u32 number, string address."""
+OWN = b"o"
+"""As USER, for a process that is that user: of others it learns nothing. Body: u32
+number, string local part."""
 VERIFY = b"v"
 """Is a login right? Body: u32 number, u8 proof, strings name, secret, challenge,
 client."""
 
 ANSWER = b"U"
-"""To USER. Body: u32 number, u8 status; FOUND: the fields of a user; otherwise the
-string text."""
+"""To USER and OWN. Body: u32 number, u8 status; FOUND: the fields of a user;
+otherwise the string text."""
 PLACE = b"L"
 """To LOCALITY. Body: u32 number, u8 status, string: the stored address, nothing, or
 the text of a trouble."""
@@ -74,7 +77,7 @@ _NUMBER = struct.Struct("!I")
 _HEAD = struct.Struct("!IB")
 _FLAG = struct.Struct("!B")
 
-ABOUT = frozenset({USER, LOCALITY, RCPTHOST, EXISTS, EXPLAIN})
+ABOUT = frozenset({USER, OWN, LOCALITY, RCPTHOST, EXISTS, EXPLAIN})
 """The questions that are about one name or address: `Question` in both directions."""
 
 

@@ -92,6 +92,7 @@ class Lookup:
         # HUP is also how an operator says "look again".
         self._desk.rules = rules(controls)
         self._resolver.configure(sql)
+        self._desk.configured()
 
 
 def _say(line: bytes) -> None:

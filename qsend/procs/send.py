@@ -350,6 +350,8 @@ class Send:
     def _set_places(self) -> None:
         """Without a database nobody is asked, and nothing waited for."""
         self.loader.places = self.places if self.controls.has_sql else None
+        if self.loader.places is None:
+            self.manager.backlog.unpark()
 
     def _save_holds(self) -> None:
         try:

@@ -1,7 +1,7 @@
 """Asking lookup from a program: blocks, one question after another.
 
 What may be asked depends on the caller's uid: root everything, qmaild about hosts,
-recipients and logins, qmailp about users, others nothing.
+recipients and logins, qmailp about users, all others about themselves.
 Source: docs/ARCHITECTURE.md; formats/lookupwire.py.
 """
 
@@ -15,8 +15,9 @@ from typing import TypeVar
 from qsend.core.errors import RemoteProtocolError, TempFail
 from qsend.core.lookups import Locality, Login, Verification, YesNo
 from qsend.core.users import Outcome
-from qsend.formats import frames, lookupwire
+from qsend.formats import frames, lookupwire, turnwire
 from qsend.formats.lookupwire import Question
+from qsend.formats.turnwire import Stage, Turn
 from qsend.sysio import unixsocket
 
 T = TypeVar("T")
@@ -64,6 +65,11 @@ class LookupClient:
         body = self._about(lookupwire.USER, local, lookupwire.ANSWER)
         return _parsed(lookupwire.parse_answer, body).outcome
 
+    def own(self, local: bytes) -> Outcome:
+        """As `user`, if that is the caller itself; NoUser else."""
+        body = self._about(lookupwire.OWN, local, lookupwire.ANSWER)
+        return _parsed(lookupwire.parse_answer, body).outcome
+
     def locality(self, address: bytes) -> Locality:
         """What does the database say of an address?"""
         body = self._about(lookupwire.LOCALITY, address, lookupwire.PLACE)
@@ -88,6 +94,12 @@ class LookupClient:
         """Is a login right, by the mailbox table?"""
         body = self._ask(lookupwire.render_login(0, login), lookupwire.VERIFIED)
         return _parsed(lookupwire.parse_verified, body)[1]
+
+    def turn(self, login: Login, stage: Stage) -> float | None:
+        """How long a login has to wait, if it begins; None: it must not be judged."""
+        turn = Turn(number=0, stage=stage, name=login.name, client=login.client)
+        body = self._ask(turnwire.render_turn(turn), turnwire.PAUSE)
+        return _parsed(turnwire.parse_pause, body)
 
     def _about(self, kind: bytes, about: bytes, answer: bytes) -> bytes:
         question = Question(number=0, local=about)

@@ -14,11 +14,15 @@ from dataclasses import dataclass, replace
 
 from qsend.core.errors import RemoteProtocolError
 from qsend.core.family import kind as kind_of
-from qsend.core.lookups import Verification
-from qsend.core.model import Accounts
+from qsend.core.loginbrake import LoginBrake
+from qsend.core.lookups import Verdict, Verification
+from qsend.core.model import Accounts, User
 from qsend.core.rewrite import Rules
-from qsend.formats import frames, lookupwire
+from qsend.core.users import NoUser, Outcome, Trouble
+from qsend.formats import frames, lookupwire, turnwire
 from qsend.formats.lookupwire import Answer, Question
+from qsend.formats.turnwire import Stage
+from qsend.sysio import clock
 from qsend.sysio.callers import peer_uid
 from qsend.sysio.endpoint import Endpoint, Poller
 from qsend.sysio.explain import explain
@@ -35,11 +39,15 @@ CLIENTS_MAX = 200
 CLIENTS_PER_UID_MAX = 100
 """Of the clients of the socket, so that none of our accounts is kept out."""
 
+_UNKNOWN = b"the database is only just becoming known; try again"
+_OF_DATABASE = frozenset({lookupwire.LOCALITY, lookupwire.RCPTHOST})
+"""What is asked by those alone who know that there is a database. Should this process
+not have heard of it yet, as in the moment of a HUP, "no row" would be a lie."""
 _ACCEPT_PER_TURN = 16
 _BACKLOG_MAX = 16
 """Packets of answers that a peer has not read; more, and it never will."""
 
-_ALL = lookupwire.ABOUT | {lookupwire.VERIFY}
+_ALL = lookupwire.ABOUT | {lookupwire.VERIFY, turnwire.TURN}
 _LISTENING = frozenset({lookupwire.RCPTHOST, lookupwire.EXISTS, lookupwire.VERIFY})
 BY_ROLE: Mapping[str, frozenset[bytes]] = {
     "send": frozenset({lookupwire.LOCALITY}),
@@ -58,12 +66,14 @@ _TOLD_STATE = frozenset({"send"})
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Peer:
-    """Somebody who asks; `waiting` counts the questions without an answer."""
+    """Somebody who asks; `uid` is that of a client of the socket, `waiting` counts the
+    questions without an answer."""
 
     endpoint: Endpoint
     may_ask: frozenset[bytes]
     is_told_users: bool
     most: int
+    uid: int | None = None
     waiting: int = 0
 
 
@@ -83,6 +93,8 @@ class LookupDesk:
         self._by_role: dict[str, _Peer] = {}
         self._clients: dict[_Peer, int] = {}
         self._listen: socket.socket | None = None
+        self._brake = LoginBrake()
+        self._is_missed = False
 
     def attach(self, role: str, sock: socket.socket) -> None:
         """Serve a process of the tree, in place of an earlier one of that role."""
@@ -116,6 +128,12 @@ class LookupDesk:
         for role in _TOLD_STATE & self._by_role.keys():
             self._tell_state(self._by_role[role], trouble)
 
+    def configured(self) -> None:
+        """There may be a database now: whoever was told to wait for it asks again."""
+        if self._is_missed and self._resolver.has_database:
+            self._is_missed = False
+            self.tell_state(self._resolver.trouble)
+
     def close(self) -> None:
         """Close every line."""
         for peer in [*self._by_role.values(), *self._clients]:
@@ -135,6 +153,7 @@ class LookupDesk:
         is_told_users: bool,
         most: int,
         on_close: Callable[[_Peer], None],
+        uid: int | None = None,
     ) -> _Peer:
         endpoint = Endpoint(
             poller,
@@ -144,7 +163,11 @@ class LookupDesk:
             max_packets=1 if poller is self._budget else 16,
         )
         peer = _Peer(
-            endpoint=endpoint, may_ask=may_ask, is_told_users=is_told_users, most=most
+            endpoint=endpoint,
+            may_ask=may_ask,
+            is_told_users=is_told_users,
+            most=most,
+            uid=uid,
         )
         endpoint.send(frames.hello(most))
         return peer
@@ -178,6 +201,7 @@ class LookupDesk:
                 is_told_users=self._is_master(uid),
                 most=CLIENT_QUESTIONS_MAX,
                 on_close=self._client_lost,
+                uid=uid,
             )
             self._clients[peer] = uid
 
@@ -191,8 +215,8 @@ class LookupDesk:
         if uid == self._accounts.qmaild.uid:
             return _LISTENING
         if uid == self._accounts.qmailp.uid:
-            return frozenset({lookupwire.USER})
-        return frozenset()
+            return frozenset({lookupwire.USER, lookupwire.OWN})
+        return frozenset({lookupwire.OWN})
 
     @staticmethod
     def _tell_state(peer: _Peer, trouble: bytes | None) -> None:
@@ -212,6 +236,8 @@ class LookupDesk:
             self._refuse(peer, body, b"too many questions at once")
         elif kind == lookupwire.VERIFY:
             self._verify(peer, body)
+        elif kind == turnwire.TURN:
+            self._turn(peer, body)
         else:
             self._ask(peer, kind, lookupwire.parse_question(body))
 
@@ -222,6 +248,9 @@ class LookupDesk:
         peer.endpoint.close(reason.decode())
 
     def _ask(self, peer: _Peer, kind: bytes, question: Question) -> None:
+        if kind in _OF_DATABASE and not self._resolver.has_database:
+            self._miss(peer, kind, question.number)
+            return
         number, about = question.number, question.local
         reply = self._reply(peer)
         if kind == lookupwire.USER:
@@ -229,6 +258,15 @@ class LookupDesk:
                 about,
                 lambda outcome: reply(
                     lookupwire.render_answer(Answer(number=number, outcome=outcome))
+                ),
+            )
+        elif kind == lookupwire.OWN:
+            self._resolver.user(
+                about,
+                lambda outcome: reply(
+                    lookupwire.render_answer(
+                        Answer(number=number, outcome=_own(outcome, peer.uid))
+                    )
                 ),
             )
         elif kind == lookupwire.LOCALITY:
@@ -255,9 +293,24 @@ class LookupDesk:
                 lambda trace: reply(lookupwire.render_explained(number, trace)),
             )
 
+    def _miss(self, peer: _Peer, kind: bytes, number: int) -> None:
+        self._is_missed = True
+        if peer in (self._by_role.get(role) for role in _TOLD_STATE):
+            self._tell_state(peer, _UNKNOWN)
+        trouble = Trouble(text=_UNKNOWN)
+        if kind == lookupwire.LOCALITY:
+            peer.endpoint.send(lookupwire.render_place(number, trouble))
+        else:
+            peer.endpoint.send(lookupwire.render_verdict(number, trouble))
+
     def _verify(self, peer: _Peer, body: bytes) -> None:
         number, login = lookupwire.parse_login(body)
         reply = self._reply(peer)
+        if peer.uid is not None and not self._resolver.has_database:
+            # A program that has seen control/sqlserver; login asks in any case.
+            unknown = Verification(verdict=Verdict.TROUBLE, text=_UNKNOWN)
+            reply(lookupwire.render_verified(number, unknown))
+            return
 
         def verified(verification: Verification) -> None:
             if not peer.is_told_users:
@@ -265,6 +318,19 @@ class LookupDesk:
             reply(lookupwire.render_verified(number, verification))
 
         self._verifier.verify(login, verified)
+
+    def _turn(self, peer: _Peer, body: bytes) -> None:
+        """One attempt of a program that asks us for no more than this."""
+        turn, now_mono = turnwire.parse_turn(body), clock.mono()
+        wait_s: float | None = 0.0
+        match turn.stage:
+            case Stage.BEGINS:
+                wait_s = self._brake.wait_s(turn.client, turn.name, now_mono)
+            case Stage.WRONG:
+                self._brake.failed(turn.client, turn.name, now_mono)
+            case Stage.RIGHT:
+                self._brake.succeeded(turn.client, turn.name, now_mono)
+        peer.endpoint.send(turnwire.render_pause(turn.number, wait_s))
 
     def _reply(self, peer: _Peer) -> Callable[[bytes], None]:
         peer.waiting += 1
@@ -274,3 +340,13 @@ class LookupDesk:
             peer.endpoint.send(frame)
 
         return reply
+
+
+def _own(outcome: Outcome, uid: int | None) -> Outcome:
+    """What somebody is told who asks about itself."""
+    if isinstance(outcome, Trouble):
+        # The reason may name a row of somebody else.
+        return Trouble(text=b"users cannot be looked up now; the log says why")
+    if isinstance(outcome, User) and outcome.uid == uid:
+        return outcome
+    return NoUser(text=b"not yours")

@@ -26,6 +26,7 @@ from qsend.formats import (
     lookupwire,
     runnerwire,
     startwire,
+    turnwire,
 )
 from qsend.formats.delivery import ChildDelivery, LocalDelivery, Report, Transaction
 from qsend.formats.todo import EnvelopeReader
@@ -231,6 +232,26 @@ WIRES = (
                 1, Verification(verdict=Verdict.OK, user=_ANN, text=b"")
             )
         ),
+    ),
+    _wire(
+        "login turn",
+        turnwire.parse_turn,
+        _body(
+            turnwire.render_turn(
+                turnwire.Turn(
+                    number=1,
+                    stage=turnwire.Stage.WRONG,
+                    name=b"ann",
+                    client=b"192.0.2.7",
+                )
+            )
+        ),
+    ),
+    _wire(
+        "login pause",
+        turnwire.parse_pause,
+        _body(turnwire.render_pause(1, 1.5)),
+        _body(turnwire.render_pause(1, None)),
     ),
     _wire("lookup explained", lookupwire.parse_explained),
     _wire("lookup refused", lookupwire.parse_refused),

@@ -14,6 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from qsend.core.loginbrake import FREE
+from qsend.core.lookups import Login, Proof
+from qsend.formats.turnwire import Stage
+from qsend.sysio.lookupclient import LookupClient
 from tests.mariadb import Database, MariaDb
 from tests.pop.conftest import PASSWORD, PopTree, Raw, own
 from tests.tree.harness import until
@@ -259,6 +263,45 @@ def test_program_of_a_mailbox_has_its_uid_alone(world: PopTree, open_tmp: Path) 
     assert (uids, gids, groups, cwd) == ([UID] * 3, [UID] * 3, [UID], home)
     assert environ["USER"] == "plain@virt.example"
     assert (environ["HOME"], environ["SHELL"]) == (home, "/bin/sh")
+
+
+def attempt(world: PopTree, secret: bytes, client: str) -> subprocess.Popen[bytes]:
+    """checkpassword for plain@virt.example as a server of that client runs it."""
+    read, write = os.pipe()
+    os.write(write, b"plain@virt.example\0%b\0\0" % secret)
+    os.close(write)
+    command = f'exec 3<&{read}; exec "$@"'
+    process = subprocess.Popen(
+        ["bash", "-c", command, "bash", world.tree.home / "bin/checkpassword", "true"],
+        pass_fds=[read], cwd="/", env={"PATH": "/usr/bin:/bin", "TCPREMOTEIP": client},
+    )  # fmt: skip
+    os.close(read)
+    return process
+
+
+def test_attempts_by_checkpassword_have_to_wait_where_lookup_runs(
+    world: PopTree,
+) -> None:
+    guessing, known, third = "192.0.2.7", "192.0.2.8", "192.0.2.9"
+    assert attempt(world, b"secret", known).wait(30) == 0
+    # More than are free, at once.
+    wrong = [attempt(world, b"wrong", guessing) for _ in range(FREE + 2)]
+    assert [each.wait(60) for each in wrong] == [1] * len(wrong)
+
+    def wait_s(client: str, name: bytes = b"plain@virt.example") -> float | None:
+        login = Login(proof=Proof.PASS, name=name, secret=b"", client=client.encode())
+        with LookupClient(str(world.tree.home)) as lookup:
+            return lookup.turn(login, Stage.BEGINS)
+
+    # The pauses may be over by now on a slow machine, the count is not.
+    turns = [wait_s(guessing) for _ in range(3)]
+    assert turns[2]
+    assert wait_s(guessing, b"nobody"), "the address counts, whoever is tried"
+    assert [wait_s(third) for _ in range(3)][2], "the user counts, whoever tries"
+    assert wait_s(third, b"yes@virt.example") == 0
+    assert [wait_s(known) for _ in range(3)] == [0, 0, 0]
+    assert attempt(world, b"secret", known).wait(30) == 0
+    assert wait_s(third) == 0, "a right password frees the user"
 
 
 # Debian's clients

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 
+import psutil
 import pytest
 
+from tests.mariadb import Database
 from tests.smtppeer import LOCKSTEP, Odd, Peer
 from tests.tree.harness import Tree, until
+from tests.tree.virtualmail import VirtualMail
 
 
 def reload(tree: Tree, generation: int) -> None:
@@ -179,3 +183,31 @@ def test_a_control_that_is_no_file_is_said_and_changes_nothing(tree: Tree) -> No
     tree.wait_for(rb"alert: unable to reread controls: control/locals")
     assert tree.ask("status")["generation"] == 1
     assert tree.stop() == 0
+
+
+@pytest.mark.root
+def test_database_that_lookup_has_not_heard_of_is_waited_for(
+    tree: Tree, database: Database, open_tmp: Path
+) -> None:
+    virtual = VirtualMail(tree, database, open_tmp / "mail")
+    tree.control("sqlserver", None)
+    virtual.add("ann")
+    database.insert("virtual", ("ann", "", "sales", "virtual.example"))
+    tree.start("--default-delivery", "./Maildir/")
+    until(lambda: len(tree.pids("qmail-lookup")) == 1)
+    [lookup] = map(psutil.Process, tree.pids("qmail-lookup"))
+    lookup.suspend()
+    try:
+        virtual.use(database.sqlserver)
+        reload(tree, 2)
+        tree.queue([b"sales@virtual.example"], sender=b"#@[]")
+    finally:
+        lookup.resume()
+    reports = tree.reports(b"ann@virtual.example")
+    assert reports == [b"success: did_1+0+0/"]
+    assert b"to remote" not in tree.log
+    # And without it again, nobody waits for what is not there any more.
+    tree.control("sqlserver", None)
+    reload(tree, 3)
+    tree.queue([b"ann@here.example"], sender=b"#@[]")
+    tree.wait_for(rb"starting delivery \d+: msg \d+ to local ann@here.example\n")

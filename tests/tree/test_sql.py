@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from qsend.sysio.accounts import load_accounts
 from qsend.sysio.lookupclient import LookupClient
 from tests.mariadb import Database, MariaDb
 from tests.smtppeer import LOCKSTEP, Peer
-from tests.tree.harness import Tree, until
+from tests.tree.harness import HOST, Tree, until
 from tests.tree.virtualmail import GID, UID, VirtualMail
 
 pytestmark = pytest.mark.root
@@ -442,3 +444,68 @@ def test_database_that_is_not_there_is_trouble_for_all(
     assert tree.stop() == 0
     with pytest.raises(TempFail, match="cannot ask"):
         LookupClient(str(tree.home))
+
+
+def test_local_part_with_many_dashes_is_its_users(virtual: VirtualMail) -> None:
+    virtual.add("joe", "joe---------")
+    virtual.database.insert("alias", ("joe---------", "@", ".", "/Maildir/"))
+    tree = start(virtual)
+    dashes = b"-" * 247
+    tree.queue([b"joe" + dashes + b"@here.example"], sender=SENDER)
+    assert tree.reports(b"joe" + dashes + b"@here.example") == [b"success: did_1+0+0/"]
+    # The longest name decides.
+    assert len(virtual.mail("joe---------")) == 1
+
+
+def as_lspawn(virtual: VirtualMail, local: str) -> subprocess.CompletedProcess[bytes]:
+    """Deliver a message as a classic qmail-lspawn does."""
+    tree = virtual.tree
+    fields = tree.program("qmail-getpw", local).stdout.split(b"\0")
+    user, uid, _gid, home, dash, ext = map(os.fsdecode, fields[:6])
+    with tempfile.TemporaryFile() as message:
+        message.write(b"Subject: test\n\nbody\n")
+        message.seek(0)
+        words = (user, home, local, dash, ext, HOST, "me@x.example", "./Maildir/")
+        return subprocess.run(
+            [str(tree.home / "bin/qmail-local"), "--", *words],
+            stdin=message, capture_output=True, check=False, cwd="/", timeout=60,
+            user=int(uid), group=GID, extra_groups=[],
+            env={"PATH": os.environ["PATH"]},
+        )  # fmt: skip
+
+
+def test_classic_qmail_lspawn_delivers_by_alias_rows(virtual: VirtualMail) -> None:
+    virtual.add("dmp", "iain", "njp")
+    for name, where in (("iain", "Rows"), ("njp", "File")):
+        home = virtual.place / name
+        (home / ".qmail-box").write_text("./File/\n")
+        os.chown(home / ".qmail-box", UID, GID)
+        virtual.tree.maildir(where, home)
+    virtual.database.insert(
+        "alias", ("dmp", "", "joe", "x.example"), ("iain", "box", ".", "/Rows/")
+    )
+    start(virtual)
+    assert as_lspawn(virtual, "iain-box").stdout == b"did 1+0+0\n"
+    assert len(virtual.mail("iain", "Rows")) == 1
+    assert as_lspawn(virtual, "njp-box").returncode == 0
+    assert len(virtual.mail("njp", "File")) == 1, "no row: the file decides"
+    assert b"did 0+1+0" in as_lspawn(virtual, "dmp").stdout
+    # No answer means that the mail waits.
+    words = (
+        "iain",
+        str(virtual.place / "iain"),
+        "iain-box",
+        "-",
+        "box",
+        HOST,
+        "me@x.example",
+        "./Maildir/",
+    )
+    program = str(virtual.tree.home / "bin/qmail-local")
+    listed = virtual.tree.call([program, "-n", "--", *words], uid=UID).stdout
+    assert b"./Rows/" in listed
+    virtual.use(virtual.database.control({"port": "1"}))
+    virtual.tree.run("reload")
+    done = virtual.tree.call([program, "-n", "--", *words], uid=UID, check=False)
+    assert done.returncode == 111
+    assert b"cannot be looked up now" in done.stderr
