@@ -28,6 +28,7 @@ from qsend.formats import frames
 from qsend.formats.delivery import ChildDelivery, Report
 from qsend.sysio import mailqueue
 from qsend.sysio.boot import ChildBoot
+from qsend.sysio.closing import close_read
 from qsend.sysio.crew import Crew
 from qsend.sysio.durable import Steps
 from qsend.sysio.endpoint import Descriptors, Endpoint
@@ -109,7 +110,7 @@ class Local:
                 text=words.encode("utf-8", "backslashreplace"),
             )
         finally:
-            os.close(mess_fd)
+            close_read(mess_fd)
 
     def _ended(self, report: Report) -> None:
         self._done.append(report)

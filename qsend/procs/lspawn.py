@@ -32,6 +32,7 @@ from qsend.formats.control import parse_controls
 from qsend.formats.delivery import ChildDelivery, LocalDelivery, Report
 from qsend.formats.lookupwire import Question
 from qsend.sysio.boot import Boot
+from qsend.sysio.closing import close_read
 from qsend.sysio.endpoint import Endpoint
 from qsend.sysio.localchild import ChildMain, ChildSetup, LocalChildren
 from qsend.sysio.loop import Loop
@@ -173,14 +174,14 @@ class Lspawn:
         if not isinstance(message, int):
             self._answer(command, message)
         elif len(local) > lookupwire.LOCAL_MAX:
-            os.close(message)
+            close_read(message)
             self._answer(command, spawncheck.TOO_LONG)
         elif local == b"":
             # Nobody's mail: qmail-lspawn has always let it vanish.
-            os.close(message)
+            close_read(message)
             self._answer(command, (Letter.SUCCESS, b""))
         elif self._lookup is None or self._lookup.closed:
-            os.close(message)
+            close_read(message)
             self._answer(command, _LOOKUP_GONE, Cause.UNRESOLVED)
         else:
             self._ask(self._lookup, command, local, message)
@@ -195,11 +196,11 @@ class Lspawn:
         try:
             status = os.fstat(fd)
         except OSError:
-            os.close(fd)
+            close_read(fd)
             return spawncheck.CANNOT_OPEN
         owner = self._accounts.qmailq.uid
         if not stat.S_ISREG(status.st_mode) or status.st_uid != owner:
-            os.close(fd)
+            close_read(fd)
             return spawncheck.WRONG_FILE
         return fd
 
@@ -265,7 +266,7 @@ class Lspawn:
         message, entry.message = entry.message, None
         assert message is not None
         if entry.asked_by.closed:
-            os.close(message)
+            close_read(message)
             del self._deliveries[serial]
             return
         local, domain = split(entry.command.recip)
@@ -292,7 +293,7 @@ class Lspawn:
         """Report on a delivery that no child got."""
         message = self._deliveries[serial].message
         if message is not None:
-            os.close(message)
+            close_read(message)
         letter, text = answer
         self._report(Report(delid=serial, letter=letter, text=text, cause=cause))
 

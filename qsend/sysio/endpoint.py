@@ -8,7 +8,6 @@ out: it may be the only news of work that is done.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from typing import Protocol
 
 from qsend.core.errors import RemoteProtocolError
 from qsend.formats import frames
+from qsend.sysio.closing import close_read
 from qsend.sysio.loop import READ, WRITE
 
 
@@ -59,7 +59,7 @@ class Descriptors:
     def close_rest(self) -> None:
         """Close what nobody took."""
         while self._fds:
-            os.close(self._fds.popleft())
+            close_read(self._fds.popleft())
 
 
 class Endpoint:
@@ -227,7 +227,7 @@ class Endpoint:
 
 def _close_all(fds: list[int]) -> None:
     for fd in fds:
-        os.close(fd)
+        close_read(fd)
     fds.clear()
 
 

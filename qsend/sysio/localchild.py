@@ -24,6 +24,7 @@ from qsend.formats.control import Controls
 from qsend.formats.delivery import ChildDelivery, Report
 from qsend.sysio import clock, privilege
 from qsend.sysio.boot import ChildBoot
+from qsend.sysio.closing import close_read
 from qsend.sysio.endpoint import Endpoint, pair
 from qsend.sysio.fork import fork_child
 from qsend.sysio.loop import Loop, Timer
@@ -141,7 +142,7 @@ class LocalChildren:
         """Forget deliveries that no child has yet; those that were forgotten."""
         cancelled = self._pool.cancel_waiting()
         for delid in cancelled:
-            os.close(self._held.pop(delid)[1])
+            close_read(self._held.pop(delid)[1])
         return cancelled
 
     def reload(self, controls: Controls) -> None:
@@ -174,7 +175,7 @@ class LocalChildren:
         except (TempFail, OSError):
             delids, steps = self._pool.lost(child)
             for delid in delids:
-                os.close(self._held.pop(delid)[1])
+                close_read(self._held.pop(delid)[1])
                 self._say(delid, spawncheck.CANNOT_FORK, Cause.NORMAL)
             return steps
         endpoint = Endpoint(

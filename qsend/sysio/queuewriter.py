@@ -37,6 +37,15 @@ costs a descriptor."""
 _FILES_IN_A_ROW = 64
 """Unnamed files made in one part of mess/ before the next part's turn."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DOING = {
+    QueueExit.WRITE: "writing a message",
+    QueueExit.QUEUE: "opening the queue",
+    QueueExit.PID: "making a file in queue/pid",
+    QueueExit.MESS: "making a file in queue/mess",
+    QueueExit.INTD: "making a file in queue/intd",
+    QueueExit.TODO: "making a file in queue/todo",
+}
+"""What failed, for the operator."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
@@ -50,9 +59,10 @@ class QueueTrouble(TempFail):
 
 def trouble(code: QueueExit, exc: OSError) -> QueueTrouble:
     """`code`, or WRITE when the reason is a lack of space."""
+    why = f"trouble {_DOING.get(code, 'queueing a message')}: {exc.strerror}"
     if exc.errno in _NO_SPACE:
         code = QueueExit.WRITE
-    return QueueTrouble(code, str(exc))
+    return QueueTrouble(code, why)
 
 
 class QueueWriter:
