@@ -16,10 +16,12 @@ from qsend.core.model import Accounts
 from qsend.formats.control import KNOWN
 from qsend.formats.popcontrols import POP_FILES
 from qsend.formats.qmtpcontrols import QMTPD_FILES
+from qsend.formats.runnercontrols import RUNNER_FILES
 from qsend.formats.smtpdcontrols import SMTPD_FILES
 from qsend.formats.sqlcontrols import SQL_FILES
+from qsend.formats.tcprules import SERVICES
 from qsend.formats.tlscontrols import TLS_FILES
-from qsend.sysio import homecheck, queuemaker, sqlcheck
+from qsend.sysio import homecheck, networkcheck, queuemaker, sqlcheck
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.controldir import read_controls
 from qsend.sysio.validate import faults_in
@@ -27,7 +29,8 @@ from qsend.sysio.validate import faults_in
 _ELSEWHERE = frozenset(
     {
         *homecheck.INJECTING, *homecheck.RECEIVING, *homecheck.DELIVERING,
-        *SQL_FILES, *POP_FILES, *TLS_FILES, *SMTPD_FILES, *QMTPD_FILES, "qmqpservers",
+        *SQL_FILES, *POP_FILES, *TLS_FILES, *SMTPD_FILES, *QMTPD_FILES, *RUNNER_FILES,
+        "qmqpservers", *(f"tcp.{service}" for service in SERVICES),
     }
 )  # fmt: skip
 """Control files that other programs than the queue manager read."""
@@ -36,10 +39,11 @@ _TEACHING = """\
 Looks at the control files (every line), the accounts, the queue directory and the
 messages in it, owners and modes, programs that are setuid, and whether each
 program can read the controls that it needs; with control/sqlserver, whether the
-database answers and its tables fit the queries. Changes nothing; safe while the system
-runs. Prints one line for each thing found, as FILE:LINE: what was found and what
-was expected; then which sandbox the kernel has for which process. Notes are no
-faults. Exit code 0 when nothing is wrong, 1 otherwise.
+database answers and its tables fit the queries; with control/milters, whether these
+answer qmaild. Changes nothing; safe while the system runs. Prints one line for each
+thing found, as FILE:LINE: what was found and what was expected; then which sandbox the
+kernel has for which process. Notes are no faults. Exit code
+0 when nothing is wrong, 1 otherwise.
 
 `qsend setup` mends owners, modes, and what is missing."""
 
@@ -81,7 +85,7 @@ def _sandbox_lines(active: Mapping[str, Sequence[str]]) -> list[str]:
             f"{' '.join(those)}: {features or 'this kernel has none'}"
             for features, those in roles.items()
         ),
-        "start lspawn local: none, because users' programs would inherit it",
+        "start lspawn local runner: none, because others' programs would inherit it",
     ]
 
 
@@ -124,6 +128,8 @@ def inspect(home: str, *, single_user: bool) -> tuple[list[ConfigFault], list[st
     faults += homecheck.control_faults(home, accounts)
     faults += homecheck.alias_faults(home)
     faults += homecheck.privileged_faults(home)
+    faults += networkcheck.filter_faults(files, accounts.qmaild)
+    notes += networkcheck.service_notes(home, files)
     findings = sqlcheck.inspect(home, files, accounts, single_user=single_user)
     faults += findings.faults
     notes += findings.notes

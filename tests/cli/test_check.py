@@ -76,8 +76,8 @@ def test_good_home_has_no_fault(check: Check, home: Path) -> None:
     # start and its users' children, and those that only have a part of a life.
     assert set(named) >= kinds | {"start", "local"}
     assert told[-1][1:] == [
-        "start lspawn local",
-        "none, because users' programs would inherit it",
+        "start lspawn local runner",
+        "none, because others' programs would inherit it",
     ]
 
 
@@ -336,7 +336,7 @@ def test_answer_as_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("control/patrn", 1)
     ]
     kinds = {kind for kind in family.NAMES if not family.is_classic(kind)}
-    assert set(told["sandbox"]) >= kinds - {"lspawn"}
+    assert set(told["sandbox"]) >= kinds - {"lspawn", "runner"}
     assert told["sandbox"]["remote"] == sandbox.features()
 
 
@@ -350,3 +350,26 @@ def test_unreadable_tries_as_the_account(open_tmp: Path) -> None:
         [str(mine), str(others)], Account(uid=64599, gid=64599)
     )
     assert found == {str(others): "Permission denied"}
+
+
+def test_services_that_serve_nobody_are_noted(check: Check, home: Path) -> None:
+    control = home / "control"
+    (control / "rcpthosts").unlink()
+    (control / "smtplisten").write_text("127.0.0.1:25\n")
+    (control / "qmqplisten").write_text("127.0.0.1:628\n")
+    (control / "tcp.smtp").write_text(":allow\n")
+    code, lines = check()
+    assert code == 0
+    assert [line for line in lines if line.startswith("note: ")] == [
+        "note: control/rcpthosts lists nothing: SMTP takes mail with RELAYCLIENT only",
+        "note: control/tcp.smtp has changed since `qsend tcprules smtp`",
+        "note: control/tcp.qmqp.cdb is missing: QMQP takes nobody's mail",
+    ]
+    (control / "rcpthosts").write_text("here.example\n")
+    (control / "smtplisten").write_text("127.0.0.1:587 submission\n")
+    for name in ("tcp.smtp.cdb", "tcp.qmqp.cdb"):
+        (control / name).write_bytes(b"")
+    _, lines = check()
+    assert [line for line in lines if line.startswith("note: ")] == [
+        "note: control/smtplisten: nobody can log in without control/servercert.pem"
+    ]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.miltertools import Libmilter, Opendkim, rspamd
+from tests.smtpd.test_rules import PASSWORD, set_password
 from tests.smtpdtree import SmtpTree, tcpserver
 
 pytestmark = pytest.mark.root
@@ -311,6 +312,32 @@ def test_filters_of_some_listeners(
         ]
     assert codes == ([250, 550] if word == "submission" else [550, 250])
     assert os.path.exists(lib.log)
+
+
+def test_filter_hears_who_has_logged_in(
+    mailbox: str, unstarted: SmtpTree, lib: Libmilter
+) -> None:
+    set_password(mailbox)
+    unstarted.tree.control("systemlogins", "1\n")
+    unstarted.tree.control("milters", f"{lib.line}\n")
+    with lib.run(macros=["{auth_authen}", "{auth_type}"]):
+        unstarted.start()
+        with unstarted.client(unstarted.submission) as client:
+            client.starttls(context=unstarted.context())
+            client.login(mailbox, PASSWORD)
+            client.sendmail("me@far.example", ["box@here.example"], MAIL)
+        heard = lib.heard()
+    [eom] = [each for each in heard if each[0] == "eom"]
+    assert eom[1] == mailbox
+
+
+def test_filter_that_is_down_is_told_of_by_check(
+    unstarted: SmtpTree, lib: Libmilter
+) -> None:
+    unstarted.tree.control("milters", f"{lib.line}\n")
+    told = unstarted.tree.run("check", check=False)
+    expected = f"control/milters: {lib.line.split()[0]}: No such file"
+    assert (told.returncode, expected in told.stdout.decode()) == (1, True)
 
 
 def test_filter_hears_of_tls(unstarted: SmtpTree, lib: Libmilter) -> None:

@@ -34,7 +34,7 @@ def test_running_tree_is_well_and_its_sandboxes_are_told(tree: Tree) -> None:
     [most] = [names.split() for _, names, what in told if what == features]
     assert set(most) >= {"remote", "lookup", "clean", "enqueue", "send"}
     assert {
-        ("start lspawn local", "none, because users' programs would inherit it")
+        ("start lspawn local runner", "none, because others' programs would inherit it")
     } <= {(names, what) for _, names, what in told}
 
 
