@@ -41,6 +41,8 @@ class Attempts:
         self.held: set[bytes] = set()
         # To the number of crashes; 0 if only a user's own child was lost.
         self.suspects: dict[MessId, int] = {}
+        self.ahead_s = 0
+        """What messages may be older than their lifetime: see ClockSteps."""
         self._messages = messages
         self._spread = spread
         self._delid = 0
@@ -84,7 +86,7 @@ class Attempts:
                 destinations.release(destination)
                 passed.append((message, job))
                 continue
-            dying = is_dying(message.birth, now, lifetime)
+            dying = is_dying(message.birth, now - self.ahead_s, lifetime)
             starts.append(self._begin(message, job, destination, offsets, dying))
         return starts, passed
 
@@ -254,7 +256,8 @@ class Attempts:
             expired: list[Entry] = []
             for entry in destination.waiting:
                 birth = self._messages[entry[0]].birth
-                (expired if is_dying(birth, now, lifetime) else keep).append(entry)
+                is_over = is_dying(birth, now - self.ahead_s, lifetime)
+                (expired if is_over else keep).append(entry)
             if not expired:
                 continue
             destinations.sift(destination, keep)

@@ -68,6 +68,10 @@ class Backlog:
         self._members.difference_update(taken)
         return taken
 
+    def shift(self, seconds: int) -> None:
+        """As Dues.shift, of the late ones."""
+        self._later.shift(seconds)
+
     def next_due(self) -> int | None:
         """When the first of the late ones comes again."""
         return self._later.next_due()

@@ -39,6 +39,14 @@ class Dues:
         self._heap += [max(due, 0) << 64 | messid for due, messid in pairs]
         heapq.heapify(self._heap)
 
+    def shift(self, seconds: int) -> None:
+        """Move all by so much; backwards when the clock was set back."""
+        for items in (self._heap, self._searched):
+            items[:] = [
+                max((item >> 64) + seconds, 0) << 64 | item & _MASK for item in items
+            ]
+        heapq.heapify(self._heap)
+
     def pop_due(self, now: int) -> tuple[int, MessId] | None:
         """The (due, messid) that is longest due, or None."""
         if not self._heap or self._heap[0] >> 64 > now:

@@ -32,6 +32,11 @@ def next_retry(birth: int, now: int, channel: Channel) -> int:
     return birth + (isqrt(now - birth) + skip) ** 2
 
 
+def longest_delay(lifetime: int) -> int:
+    """No attempt on a message within its lifetime is put off for longer."""
+    return (isqrt(lifetime) + max(SKIP.values())) ** 2 - isqrt(lifetime) ** 2
+
+
 def is_dying(birth: int, now: int, lifetime: int) -> bool:
     """Whether the attempt at `now` is the message's last."""
     return now > birth + lifetime

@@ -17,12 +17,13 @@ from collections.abc import Mapping
 
 import setproctitle
 
+from qsend.core.clocksteps import ClockSteps
 from qsend.core.errors import Fatal
 from qsend.formats.cleanwire import Request, parse_request, render_answer
 from qsend.formats.control import Controls, parse_controls
 from qsend.sysio import clock, sandbox
 from qsend.sysio.boot import Boot
-from qsend.sysio.cleaner import Cleaner
+from qsend.sysio.cleaner import OSSIFIED_S, Cleaner
 from qsend.sysio.endpoint import Descriptors, Endpoint
 from qsend.sysio.loop import Loop
 from qsend.sysio.parent import Parent
@@ -40,6 +41,7 @@ class _Clean:
         self._loop = Loop()
         self._cleaner = cleaner
         self._batch: list[Request] = []
+        self._steps = ClockSteps(clock.now(), clock.mono(), OSSIFIED_S)
         self._send = Endpoint(self._loop, boot.socks["send"], self._frame, self._closed)
         self._parent = Parent(
             self._loop,
@@ -71,7 +73,9 @@ class _Clean:
 
     def _sweep(self) -> None:
         try:
-            self._cleaner.sweep_pid(clock.now())
+            now, now_mono = clock.now(), clock.mono()
+            self._steps.look(now, now_mono)
+            self._cleaner.sweep_pid(now - self._steps.ahead_s)
         except OSError as exc:
             # The next sweep tries again; nothing else depends on it.
             _warn(f"unable to look through pid/: {exc.strerror}")

@@ -53,6 +53,7 @@ from qsend.sysio.placeline import PlaceLine
 from qsend.sysio.pressure import Pressure
 from qsend.sysio.spawners import CLASSIC, Spawners
 from qsend.sysio.starter import Starter
+from qsend.sysio.steadytime import SteadyTime
 from qsend.sysio.sweeper import Sweeper
 from qsend.sysio.syncer import Syncer
 from qsend.sysio.trigger import Trigger
@@ -134,12 +135,13 @@ class Send:
             self.spawners.remote,
             log.say,
         )
+        self.time = SteadyTime(self.manager, log.say)
         self.sweeper = Sweeper(
             self.loop,
             self.queue,
             self.cleaner,
             self.manager.messages.__contains__,
-            clock.now,
+            self.time.now,
             log.say,
         )
         self.parent = Parent(
@@ -214,6 +216,7 @@ class Send:
 
     def _work(self) -> None:
         """Do everything that this turn's events and the time allow."""
+        self.time.look()
         now, now_mono = clock.now(), clock.mono()
         self.manager.pump(now, now_mono)
         while actions := self.manager.take_actions():

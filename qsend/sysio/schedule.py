@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from qsend.core.manager import Manager
 from qsend.core.model import SPLIT, Channel, MessId
+from qsend.core.retry import longest_delay
 from qsend.formats.paths import parse_messid
 from qsend.sysio.fsq import Queue
 
@@ -21,6 +22,8 @@ def load(queue: Queue, manager: Manager, now: int) -> int:
     Raises: OSError when a directory cannot be read.
     """
     unprepared = set(queue.list_todo())
+    # Later is only what a clock that was ahead has written.
+    latest = now + longest_delay(manager.settings.lifetime)
     count = 0
     for part in range(SPLIT):
         infos = _numbers(queue, f"info/{part}") - unprepared
@@ -34,7 +37,7 @@ def load(queue: Queue, manager: Manager, now: int) -> int:
                 queue.unlink_recips(channel, stale)
             pairs = ((queue.due(channel, messid), messid) for messid in found)
             manager.dues[channel].load(
-                (due, messid) for due, messid in pairs if due is not None
+                (min(due, latest), messid) for due, messid in pairs if due is not None
             )
         manager.dues[Channel.LOCAL].load((now, messid) for messid in idle)
     for stale in _numbers(queue, "bounce") - unprepared:
