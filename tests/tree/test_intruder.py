@@ -43,7 +43,8 @@ KINDS = (
     "queue", "clean", "send", "lookup", "remote", "smtpd", "qmtpd", "pop3d", "login",
     "passwordcheck", "popsession", "parser", "local",
 )  # fmt: skip
-"""The columns of TABLE. start and lspawn are root's, without limits."""
+"""The columns of TABLE. start and lspawn are root's, without limits; runner is the
+programs of the access rules."""
 
 # P and A: refused, as EPERM and EACCES. +: done, for the process needs it, or is
 # root. *: the user's own affair, in a local child: the kernel's answer.
@@ -233,4 +234,4 @@ def test_threat_model_names_every_kind_of_process() -> None:
         r"(?m)^\| (\w+) \|", (HERE.parents[1] / "SECURITY.md").read_text()
     )
     ours = {"enqueue" if kind == "queue" else kind for kind in KINDS}
-    assert {*ours, "start", "lspawn"} == set(rows) - {"process"}
+    assert {*ours, "start", "lspawn", "runner"} == set(rows) - {"process"}
