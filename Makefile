@@ -1,5 +1,5 @@
 # The developer's commands; each is one script in tools/ or one module in bench/.
-.PHONY: run test check fix bench bench-full
+.PHONY: run test torture check fix bench bench-full
 
 run:            ## set up a home in /tmp, start the tree, deliver two messages
 	@tools/venv demo
@@ -8,6 +8,11 @@ run:            ## set up a home in /tmp, start the tree, deliver two messages
 test:           ## everything CI runs; installs the Debian packages tests need (root)
 	@tools/testdeps
 	@tools/check
+
+torture:        ## kills and power cuts, about an hour; resumable (root): tests/torture
+	@tools/venv
+	@tools/testdeps
+	@.venv/bin/python -m tests.torture
 
 check:          ## format, lint, types, without the tests
 	@tools/check --fast
