@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ class QmtpTree:
         for fd in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
                 links.append(os.readlink(fd))
-        return sum("/queue/pid/" in link for link in links)
+        return sum(bool(re.search(r"/queue/(pid|mess/\d+)/", link)) for link in links)
 
     @contextmanager
     def tcpserver(self, program: str, **environ: str) -> Iterator[int]:

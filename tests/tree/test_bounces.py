@@ -191,7 +191,7 @@ def test_bounce_waits_for_the_last_recipient_of_both_channels(tree: Tree) -> Non
         tree.wait_for(rb"delivery \d+: success: did_1\+0\+0/\n")
         assert b"bounce msg " not in tree.log
         queue = tree.home / "queue"
-        assert not (queue / paths.recips(Channel.LOCAL, messid)).exists()
+        until(lambda: not (queue / paths.recips(Channel.LOCAL, messid)).exists())
         assert (queue / paths.recips(Channel.REMOTE, messid)).exists()
         noted = (queue / paths.bounce(messid)).read_bytes()
         assert noted == b"<nobody@here.example>:\n" + NO_MAILBOX + b"\n"
