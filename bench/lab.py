@@ -54,7 +54,7 @@ class Lab:
         if key not in self._boxes:
             made = mailboxes.made(count, own_uids=own_uids)
             self._boxes[key] = self._stack.enter_context(made)
-        self._boxes[key].clear()
+        self._boxes[key].renew()
         return self._boxes[key]
 
     def dns(self) -> None:
