@@ -17,6 +17,10 @@ from tests.smtpdtree import WAIT_S
 PROGRAM = Path(__file__).with_name("milterprogram.py")
 
 
+_LISTENS = "00010000"
+"""__SO_ACCEPTCON in the flags of /proc/net/unix."""
+
+
 @contextmanager
 def running(command: list[str], socket: Path | None, port: int = 0) -> Iterator[None]:
     """A filter, once it can be connected to."""
@@ -40,8 +44,12 @@ def running(command: list[str], socket: Path | None, port: int = 0) -> Iterator[
 
 
 def is_there(path: Path) -> bool:
+    """Whether somebody listens there: a bound socket alone refuses clients."""
     with open("/proc/net/unix") as table:
-        return f" {path}\n" in table.read()
+        return any(
+            words[-1] == str(path) and words[3] == _LISTENS
+            for words in map(str.split, table)
+        )
 
 
 def listens(port: int) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from qsend.formats.servicescripts import LIMIT_BYTES
 from tests.daemontools import STAMPED, Services
-from tests.tree.harness import Tree
+from tests.tree.harness import Tree, until
 
 pytestmark = pytest.mark.root
 
@@ -167,7 +167,7 @@ def test_signals_of_svc(howto: Services, tree: Tree) -> None:
     howto.wait_stat("qmail-send", rb": up ")
     howto.wait_log(f"{LOGS}/qmail-smtpd", rb"tcpserver: status: 0/40\n(.*\n)*.*0/40\n")
     howto.wait_log(log, rb"status: local 0/7 remote 0/20\n", 3)
-    assert send(howto, "127.0.0.1", "box@here.example")[0] == 0
+    until(lambda: send(howto, "127.0.0.1", "box@here.example")[0] == 0)
 
 
 def test_rules_are_in_force_when_they_are_made(howto: Services) -> None:
