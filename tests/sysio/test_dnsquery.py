@@ -167,7 +167,7 @@ def test_address_count_is_bounded() -> None:
             response.answer.append(dns.rrset.from_text(name, 60, "IN", rdtype, *texts))
         return response.to_wire(max_size=4096)
 
-    assert len(ask_scripted(reply)) == ADDRESSES_MAX
+    assert len(ask_scripted(reply, PATIENT)) == ADDRESSES_MAX
 
 
 @pytest.mark.parametrize(
