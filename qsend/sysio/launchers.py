@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from qsend.core.errors import Fatal
 from qsend.core.model import Account
 from qsend.sysio.home import is_null_client
-from qsend.sysio.linker import link
+from qsend.sysio.linker import link, linked_path
 
 PROGRAMS: Mapping[str, tuple[str, int]] = {
     "qsend": ("main", 0o755),
@@ -92,6 +92,25 @@ _MARK_WITHIN = 4096
 _SHEBANG_MAX = 127
 """Longest first line that every Linux reads whole."""
 
+_LOAD = """\
+import gc
+import marshal
+from _frozen_importlib_external import MAGIC_NUMBER
+
+gc.disable()
+try:
+    with open({path!r} + MAGIC_NUMBER.hex(), "rb", 0) as file:
+        loader, parts = marshal.loads(file.read())
+except (OSError, EOFError, ValueError, TypeError):
+    pass  # as with a .pyc that is not there, or not whole
+else:
+    exec(loader)
+    load(parts)
+"""
+"""Has the program's modules loaded from their one file. Looking for qsend.prelinked by
+its name would take longer than all that it does; looking for garbage, of which one
+message makes none, takes a fortieth of the run."""
+
 
 def launcher(program: str, home: str) -> str:
     """The text of one program, for the Python that runs this."""
@@ -99,7 +118,7 @@ def launcher(program: str, home: str) -> str:
     name = ', sys.argv[0].rpartition("/")[2]' if module == "sendmail" else ""
     run = f"main(sys.argv[1:]{name})"
     is_short = module in _SHORT
-    load = f'from qsend.prelinked import load\n\nload("{module}")\n'
+    load = _LOAD.format(path=linked_path(module, b""))
     leave = "from qsend.cli.options import leave\n"
     return (
         f"{_first_lines(sys.executable)}"

@@ -1,7 +1,8 @@
 """Writing the files that qsend/prelinked.py loads: a program's modules in one.
 
 They lie beside Python's own compiled files, and are as harmless: whoever may write
-there may change the program anyway.
+there may change the program anyway. Every byte of code costs each run of the program:
+comments on types and line numbers are left out, so a traceback names functions only.
 """
 
 from __future__ import annotations
@@ -11,12 +12,23 @@ import importlib.util
 import marshal
 import os
 from collections.abc import Iterator
+from types import CodeType
 from typing import TYPE_CHECKING
 
-from qsend.prelinked import linked_path
+from qsend import prelinked
 
 if TYPE_CHECKING:
     from qsend.prelinked import Part
+
+
+def linked_path(program: str, magic: bytes) -> str:
+    """The file of the module `program` of qsend.cli, for the Python with that magic.
+
+    What another Python's code looks like is not known to this one, so it must not
+    find it.
+    """
+    folder = os.path.join(os.path.dirname(prelinked.__file__), "cli", "__pycache__")
+    return os.path.join(folder, f"{program}.linked.{magic.hex()}")
 
 
 def link(program: str) -> None:
@@ -24,11 +36,13 @@ def link(program: str) -> None:
     found: dict[str, Part | None] = {}
     _collect(f"qsend.cli.{program}", found)
     parts = [part for part in found.values() if part is not None]
-    path = linked_path(program)
+    with open(prelinked.__file__, "rb") as file:
+        loader = _compiled(ast.parse(file.read()), prelinked.__file__)
+    path = linked_path(program, importlib.util.MAGIC_NUMBER)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     new = f"{path}.{os.getpid()}"
     with open(new, "wb") as file:
-        file.write(importlib.util.MAGIC_NUMBER + marshal.dumps(parts))
+        file.write(marshal.dumps((loader, parts)))
         os.fchmod(file.fileno(), 0o644)
     os.replace(new, path)
 
@@ -46,15 +60,14 @@ def _collect(name: str, found: dict[str, Part | None]) -> None:
         return
     with open(spec.origin, "rb") as file:
         status = os.fstat(file.fileno())
-        source = file.read()
-    for needed in _imports(ast.parse(source)):
+        tree = ast.parse(file.read())
+    for needed in _imports(tree):
         _collect(needed, found)
-    code = compile(source, spec.origin, "exec", dont_inherit=True, optimize=2)
     is_package = spec.submodule_search_locations is not None
     del found[name]
     found[name] = (
         *(name, spec.origin, is_package),
-        *(status.st_mtime_ns, status.st_size, code),
+        *(status.st_mtime_ns, status.st_size, _compiled(tree, spec.origin)),
     )
 
 
@@ -63,7 +76,8 @@ def _imports(module: ast.Module) -> Iterator[str]:
     for node in module.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            assert node.module is not None
             yield node.module
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
@@ -76,3 +90,27 @@ def _is_module(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False  # its parent is no package
+
+
+def _compiled(module: ast.Module, path: str) -> CodeType:
+    # What `from __future__ import annotations` asks for, without the module.
+    flags = 0
+    for first in module.body[:]:
+        if isinstance(first, ast.ImportFrom) and first.module == "__future__":
+            module.body.remove(first)
+            flags |= annotations.compiler_flag
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+    code = compile(module, path, "exec", flags, dont_inherit=True, optimize=2)
+    return _without_lines(code)
+
+
+def _without_lines(code: CodeType) -> CodeType:
+    consts = (
+        _without_lines(each) if isinstance(each, CodeType) else each
+        for each in code.co_consts
+    )
+    return code.replace(co_linetable=b"", co_consts=tuple(consts))

@@ -6,13 +6,13 @@ Source: qmail.c ("qmail_open" family); qmail-queue(8); docs/ARCHITECTURE.md.
 from __future__ import annotations
 
 import posix
-from _stat import S_ISUID
 
 from qsend.core.errors import LocalProtocolError, PermFail, TempFail
 from qsend.core.light import TYPE_CHECKING
 from qsend.formats.injection import CHUNK_MAX
 from qsend.formats.todo import render_wire
 from qsend.sysio.home import is_null_client
+from qsend.sysio.native import S_ISUID
 from qsend.sysio.queueclient import (
     CONNECT_S,
     QueueClient,

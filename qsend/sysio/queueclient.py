@@ -10,7 +10,6 @@ Source: docs/ARCHITECTURE.md; queue_layout.md.
 from __future__ import annotations
 
 import _socket as socket
-import errno
 import posix
 import struct
 import time
@@ -37,8 +36,8 @@ _PATH_MAX = 100
 """Below sun_path, 108 bytes with its NUL."""
 _TIMEVAL = struct.Struct("@ll")
 _STREAM = 0
-_ABSENT = (errno.ENOENT, errno.ECONNREFUSED)
-_LATER = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.EINTR)
+_ABSENT = (FileNotFoundError, ConnectionRefusedError)
+_LATER = (*_ABSENT, BlockingIOError, InterruptedError)
 
 
 class QueueStopped(TempFail):
@@ -201,9 +200,9 @@ class QueueClient:
             try:
                 return connect(socket_path(self._home), self._connect_s)
             except OSError as exc:
-                if exc.errno in _ABSENT and _may_write(self._home):
+                if isinstance(exc, _ABSENT) and _may_write(self._home):
                     return self._open_writer()
-                if exc.errno not in _LATER or clock.mono() >= end_mono:
+                if not isinstance(exc, _LATER) or clock.mono() >= end_mono:
                     raise QueueStopped(QueueExit.BUSY) from exc
             time.sleep(_RETRY_S)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from qsend.sysio import linker
-from tests.injecthome import ROOT, EnqueueHome, one_account, queue_files
+from qsend.sysio import launchers, linker
+from tests.injecthome import EnqueueHome, one_account, queue_files
 
-BUILT_IN = {"_socket", "_stat", "_struct", "errno"}
+BUILT_IN = {"_socket", "_struct", "gc"}
 QUEUE = {
     "__future__",
     "struct",
@@ -32,7 +32,6 @@ QUEUE = {
     "qsend.formats.injection",
     "qsend.formats.queueexit",
     "qsend.formats.todo",
-    "qsend.prelinked",
     "qsend.sysio",
     "qsend.sysio.clock",
     "qsend.sysio.home",
@@ -60,19 +59,14 @@ LOADED = {
 thousand processes a minute pays before you add a name: dataclasses is a whole start
 of Python, enum, re, socket or typing a half."""
 
-_RUN = """
+_WATCH = """
 import sys
 before = set(sys.modules)
-sys.path.append({root!r})
-from qsend import prelinked
-prelinked.linked_path = {folder!r}.__add__
-prelinked.load({module!r})
-from qsend.cli.{module} import main
-code = main(sys.argv[1:]{name})
+"""
+_TELL = """
 names = set(sys.modules) - before
 linked = [name for name in names if sys.modules[name].__spec__ is None]
 sys.stderr.write(" ".join(names) + ";" + " ".join(linked))
-sys.exit(code)
 """
 
 
@@ -91,31 +85,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where linked files lie in this test."""
     made = tmp_path / "linked"
 
-    def path(program: str) -> str:
-        return str(made / program)
+    def path(program: str, magic: bytes) -> str:
+        return str(made / f"{program}.{magic.hex()}")
 
-    monkeypatch.setattr(linker, "linked_path", path)
+    for module in (linker, launchers):
+        monkeypatch.setattr(module, "linked_path", path)
     return made
 
 
-def run(home: EnqueueHome, program: str, folder: Path) -> tuple[set[str], set[str]]:
+def run(home: EnqueueHome, program: str) -> tuple[set[str], set[str]]:
     """Queue a message; the modules loaded at the end, and those from a linked file."""
     reading, writing = os.pipe()
     os.write(writing, b"Fa@b.example\0Tc@d.example\0\0")
     os.close(writing)
-    script = _RUN.format(
-        root=str(ROOT),
-        folder=f"{folder}/",
-        module=program.replace("-", "_"),
-        name=", 'sendmail'" if program == "sendmail" else "",
-    )
+    text = launchers.launcher(program, str(home.home))
+    head, last = text.rstrip().rsplit("\n", 1)
+    assert last.startswith("leave(main(")
+    script = home.home / program
+    script.write_text(f"{_WATCH}{head}\ncode = {last[6:-1]}\n{_TELL}leave(code)\n")
     args = [] if program == "qmail-queue" else ["c@d.example"]
     done = subprocess.run(
-        [sys.executable, "-IS", "-c", script, *args],
+        [sys.executable, "-IS", script, *args],
         input=b"To: Joe <c@d.example>, x\nSubject: y\n\nz\n",
         stdout=reading,
         stderr=subprocess.PIPE,
-        env={"QSEND_HOME": str(home.home)},
+        env={},
         check=False,
         timeout=30,
     )
@@ -126,23 +120,20 @@ def run(home: EnqueueHome, program: str, folder: Path) -> tuple[set[str], set[st
     return set(loaded.split()) - BUILT_IN, set(linked.split())
 
 
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("program", LOADED)
-def test_little_is_loaded_for_a_message(
-    home: EnqueueHome, folder: Path, program: str
-) -> None:
-    loaded, linked = run(home, program, folder)
+def test_little_is_loaded_for_a_message(home: EnqueueHome, program: str) -> None:
+    loaded, linked = run(home, program)
     assert loaded <= LOADED[program]
     assert not linked
 
 
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("program", LOADED)
-def test_linked_program_looks_for_nothing(
-    home: EnqueueHome, folder: Path, program: str
-) -> None:
+def test_linked_program_looks_for_nothing(home: EnqueueHome, program: str) -> None:
     linker.link(program.replace("-", "_"))
-    loaded, linked = run(home, program, folder)
-    assert loaded == LOADED[program]
-    assert linked == loaded - {"qsend", "qsend.prelinked"}
+    loaded, linked = run(home, program)
+    assert loaded == linked == LOADED[program] - {"__future__"}
 
 
 @pytest.mark.parametrize("damage", ["time", "size", "source", "cut", "magic"])
@@ -150,8 +141,8 @@ def test_stale_linked_file_is_not_used(
     home: EnqueueHome, folder: Path, damage: str
 ) -> None:
     linker.link("qmail_queue")
-    path = folder / "qmail_queue"
-    head, parts = MAGIC_NUMBER, marshal.loads(path.read_bytes()[len(MAGIC_NUMBER) :])
+    path = folder / f"qmail_queue.{MAGIC_NUMBER.hex()}"
+    loader, parts = marshal.loads(path.read_bytes())
     name, source, is_package, mtime_ns, size, code = parts[-1]
     if damage == "time":
         mtime_ns += 1
@@ -160,9 +151,10 @@ def test_stale_linked_file_is_not_used(
     elif damage == "source":
         source += "x"
     elif damage == "magic":
-        head = b"\0\0\r\n"
+        path.rename(folder / "qmail_queue.0000")
     parts[-1] = (name, source, is_package, mtime_ns, size, code)
-    content = head + marshal.dumps(parts)
-    path.write_bytes(content[:-100] if damage == "cut" else content)
-    _loaded, linked = run(home, "qmail-queue", folder)
+    content = marshal.dumps((loader, parts))
+    if damage != "magic":
+        path.write_bytes(content[:-100] if damage == "cut" else content)
+    _loaded, linked = run(home, "qmail-queue")
     assert not linked
