@@ -138,9 +138,14 @@ class RemoteProcess:
         return [r.letter.value + r.text for r in self.reports(delids)]
 
     def reload(self, files: Mapping[str, bytes], generation: int = 2) -> None:
-        """Play start's part of a HUP."""
+        """Play start's part of a HUP, until the process has taken the files.
+
+        What comes over send's line may be read before what start said earlier; the
+        HELLO to a new send is said after everything before it on start's line.
+        """
         for part in startwire.render_controls(generation, files):
             self.start.send(part)
+        self.replace_send()
 
     def replace_send(self) -> None:
         """Lose send, and give the process a new one."""

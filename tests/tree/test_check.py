@@ -65,17 +65,22 @@ def test_each_breach_is_found_and_setup_mends_what_is_its_own(tree: Tree) -> Non
 
 
 def test_missing_accounts_and_groups_are_told(tree: Tree, open_tmp: Path) -> None:
-    """As on a machine where somebody has removed them."""
+    """As on a machine where somebody has removed them.
+
+    All of /etc is covered: a mount on /etc/passwd itself would go as soon as another
+    test's useradd renames a new file to that name.
+    """
+    etc = open_tmp / "etc"
+    # A file of another test that goes meanwhile is not missed.
+    subprocess.run(["cp", "-a", "/etc", etc], stderr=subprocess.DEVNULL, check=False)
     for name in ("passwd", "group"):
         rows = Path("/etc", name).read_text().splitlines(keepends=True)
         gone = ("qmailr:", "qmailp:", "nofiles:")
-        (open_tmp / name).write_text(
+        (etc / name).write_text(
             "".join(row for row in rows if not row.startswith(gone))
         )
-    mounts = " && ".join(
-        f"mount --bind {open_tmp}/{name} /etc/{name}" for name in ("passwd", "group")
-    )
-    inside = ["unshare", "-m", "sh", "-c", f'{mounts} || exit 99; exec "$@"', "sh"]
+    mount = f"mount --bind {etc} /etc || exit 99"
+    inside = ["unshare", "-m", "sh", "-c", f'{mount}; exec "$@"', "sh"]
     done = subprocess.run(
         [*inside, *tree.command("check")], capture_output=True, check=False
     )
