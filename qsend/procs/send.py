@@ -47,7 +47,7 @@ from qsend.sysio.fsq import Queue
 from qsend.sysio.holdfile import HoldFile
 from qsend.sysio.loader import Loader
 from qsend.sysio.logsink import LogSink
-from qsend.sysio.loop import READ, Loop, Timer
+from qsend.sysio.loop import Loop, Timer
 from qsend.sysio.parent import Parent
 from qsend.sysio.placeline import PlaceLine
 from qsend.sysio.pressure import Pressure
@@ -56,13 +56,9 @@ from qsend.sysio.starter import Starter
 from qsend.sysio.steadytime import SteadyTime
 from qsend.sysio.sweeper import Sweeper
 from qsend.sysio.syncer import Syncer
+from qsend.sysio.todoscan import TodoScan
 from qsend.sysio.trigger import Trigger
 from qsend.sysio.wire import Wire, wires_of
-
-RESCAN_S = 1500.0
-"""todo/ is read this often without being told (qmail-send.c SLEEP_TODO)."""
-TRIGGER_PAUSE_S = 0.1
-"""Least time between two scans after triggers."""
 
 
 def main(boot: Boot) -> int:
@@ -162,8 +158,13 @@ class Send:
                 self.parent,
                 lambda: self.controls.generation,
             )
-        self.trigger = Trigger(f"{boot.queue}/lock/trigger")
-        self._scan_timer: Timer | None = None
+        self.todo = TodoScan(
+            self.loop,
+            self.queue,
+            Trigger(f"{boot.queue}/lock/trigger"),
+            self.manager.known,
+            log.say,
+        )
         self._wake_timer: Timer | None = None
         self._status = b""
         self._deadline_mono: float | None = None
@@ -199,8 +200,7 @@ class Send:
             if name in self.wires:
                 self.spawners.attach_classic(name, self.wires[name])
         schedule.load(self.queue, self.manager, clock.now())
-        self.loop.register(self.trigger.fileno(), READ, self._triggered)
-        self._scan()
+        self.todo.start()
         self.sweeper.start()
         self.spawners.check_silence(self._kill_silent)
         self.loop.at_turn_end(self._work)
@@ -321,26 +321,6 @@ class Send:
     def _ask(self, word: bytes) -> None:
         self.parent.ask(word)
 
-    def _triggered(self, _mask: int) -> None:
-        self.loop.unregister(self.trigger.fileno())
-        self.loop.call_later(TRIGGER_PAUSE_S, self._rescan)
-
-    def _rescan(self) -> None:
-        self.trigger.reset()
-        self.loop.register(self.trigger.fileno(), READ, self._triggered)
-        self._scan()
-
-    def _scan(self) -> None:
-        """Look for messages in todo/ that nobody told of."""
-        if self._scan_timer is not None:
-            self._scan_timer.cancel()
-        self._scan_timer = self.loop.call_later(RESCAN_S, self._scan)
-        try:
-            for messid in self.queue.list_todo():
-                self.manager.known(messid)
-        except OSError as exc:
-            self.sink.alert(f"unable to opendir todo: {exc.strerror}")
-
     def _configure(self, generation: int, files: Mapping[str, bytes]) -> None:
         """Swap to a new generation of controls, validated by start."""
         self.controls = parse_controls(files, generation)
@@ -371,7 +351,7 @@ class Send:
             )
             self.bouncer.attach(endpoint)
             self.pressure.attach(endpoint)
-            self._scan()
+            self.todo.scan()
         elif name == "lookup":
             self.places.attach(sock)
         else:

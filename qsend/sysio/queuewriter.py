@@ -19,23 +19,18 @@ import os
 from enum import Enum, auto
 
 from qsend.core.errors import TempFail
-from qsend.core.model import SPLIT, MessId
+from qsend.core.model import MessId
 from qsend.formats.queueexit import QueueExit
-from qsend.sysio import clock
 from qsend.sysio.queuedirs import QueueDirs
+from qsend.sysio.queuefiles import QueueFiles
 
 BUFFER_MAX = 16384
 """Bytes of message, and of envelope, held back to be written at once: a usual
 message costs one write, a thousand stalled clients 32 MiB."""
 
-_MODE = 0o644
-_PID_NAMES = 9
-"""Names tried in pid/ (qmail-queue.c pidopen)."""
 _SPOILED_MAX = 100
 """Inodes kept from reuse because a foreign file has their number in mess/; each
 costs a descriptor."""
-_FILES_IN_A_ROW = 64
-"""Unnamed files made in one part of mess/ before the next part's turn."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DOING = {
     QueueExit.WRITE: "writing a message",
@@ -46,7 +41,6 @@ _DOING = {
     QueueExit.TODO: "making a file in queue/todo",
 }
 """What failed, for the operator."""
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 class QueueTrouble(TempFail):
@@ -75,15 +69,12 @@ class QueueWriter:
         """
         try:
             self.dirs = QueueDirs(queue)
-            self.pid_fd = self.dirs.fd("pid")
+            self.files = QueueFiles(self.dirs)
             self.todo_fd = self.dirs.fd("todo")
             self.intd_fd = self.dirs.fd("intd")
-            self.gid = os.fstat(self.todo_fd).st_gid
         except OSError as exc:
             raise trouble(QueueExit.QUEUE, exc) from exc
         self.spoiled: list[int] = []
-        self._serial = 0
-        self._has_unnamed = self._try_unnamed()
 
     def free_bytes(self) -> int:
         """Space that an ordinary account may still use. Raises: OSError."""
@@ -102,53 +93,10 @@ class QueueWriter:
         Raises: QueueTrouble with PID, or WRITE without space.
         """
         try:
-            if self._has_unnamed:
-                fd, name = self._open_unnamed(), ""
-            else:
-                fd, name = self._open_named()
+            fd, name, inode = self.files.message()
         except OSError as exc:
             raise trouble(QueueExit.PID, exc) from exc
-        try:
-            messid = MessId(self.own(fd))
-        except OSError as exc:
-            os.close(fd)
-            self._drop_name(name)
-            raise trouble(QueueExit.PID, exc) from exc
-        return Draft(self, fd, name, messid, head)
-
-    def create_envelope(self, name: str) -> int:
-        """A new file in intd/; its descriptor. Raises: OSError."""
-        if not self._has_unnamed:
-            return os.open(name, _CREATE, _MODE, dir_fd=self.intd_fd)
-        fd = self._open_unnamed()
-        try:
-            self.link(fd, name, self.intd_fd)
-        except OSError:
-            os.close(fd)
-            raise
-        return fd
-
-    @staticmethod
-    def link(fd: int, name: str, dir_fd: int) -> None:
-        """Give a file without a name its first one. Raises: OSError."""
-        # linkat with AT_SYMLINK_FOLLOW: os.link's default with a dir_fd.
-        os.link(_proc_path(fd), name, dst_dir_fd=dir_fd)
-
-    def own(self, fd: int) -> int:
-        """Give a new file the queue's mode and group; returns its inode number.
-
-        Neither umask nor the caller's group may decide (qmail: umask 033, and
-        the group of whoever injects). Raises: OSError.
-        """
-        found = os.fstat(fd)
-        if found.st_mode & 0o7777 != _MODE:
-            os.fchmod(fd, _MODE)
-        if found.st_gid != self.gid:
-            try:
-                os.fchown(fd, -1, self.gid)
-            except PermissionError:
-                pass  # a queue of another group than ours; 0644 serves it as well
-        return found.st_ino
+        return Draft(self, fd, name, MessId(inode), head)
 
     def close(self) -> None:
         """Close every descriptor of the queue."""
@@ -156,41 +104,6 @@ class QueueWriter:
             os.close(fd)
         self.spoiled.clear()
         self.dirs.close()
-
-    def _try_unnamed(self) -> bool:
-        # Needs O_TMPFILE of the file system, and /proc to give the file a name.
-        try:
-            fd = self._open_unnamed()
-        except OSError:
-            return False
-        try:
-            return os.path.exists(_proc_path(fd))
-        finally:
-            os.close(fd)
-
-    def _open_unnamed(self) -> int:
-        # A file system takes a new inode from near the directory that it is asked
-        # in: the parts of mess/ in turn. See sysio/inodegroups.py.
-        self._serial += 1
-        part = self._serial // _FILES_IN_A_ROW % SPLIT
-        dir_fd = self.dirs.fd(f"mess/{part}")
-        return os.open(".", os.O_WRONLY | os.O_TMPFILE, _MODE, dir_fd=dir_fd)
-
-    def _open_named(self) -> tuple[int, str]:
-        """`pid/<pid>.<time>.<seq>`; the serial keeps messages of one second apart."""
-        for seq in range(1, _PID_NAMES + 1):
-            self._serial += 1
-            name = f"{os.getpid()}.{clock.now()}.{self._serial}"
-            try:
-                return os.open(name, _CREATE, _MODE, dir_fd=self.pid_fd), name
-            except FileExistsError:
-                if seq == _PID_NAMES:
-                    raise
-        raise AssertionError("unreachable: the last try raises")
-
-    def _drop_name(self, name: str) -> None:
-        if name:
-            self.dirs.unlink(name, self.pid_fd)
 
 
 class _State(Enum):
@@ -281,8 +194,8 @@ class Draft:
             # +mess ?intd -todo: mess is the last to go.
             dirs.unlink(name, self._writer.intd_fd)
             dirs.unlink(name, dirs.of("mess", self.messid))
-        elif self._name:
-            dirs.unlink(self._name, self._writer.pid_fd)
+        else:
+            self._writer.files.drop(self._name)
 
     def _name_files(self) -> None:
         """S1 -> S3: stale names away, mess/N, intd/N. Once."""
@@ -294,8 +207,7 @@ class Draft:
         self._state = _State.NAMED
         writer = self._writer
         try:
-            self._intd.fd = fd = writer.create_envelope(str(self.messid))
-            writer.own(fd)
+            self._intd.fd = writer.files.envelope(str(self.messid))
         except OSError as exc:
             raise trouble(QueueExit.INTD, exc) from exc
 
@@ -332,16 +244,8 @@ class Draft:
         writer = self._writer
         try:
             mess_fd = writer.dirs.of("mess", self.messid)
-            if self._name:
-                os.link(
-                    self._name,
-                    str(self.messid),
-                    src_dir_fd=writer.pid_fd,
-                    dst_dir_fd=mess_fd,
-                )
-                self._drop_pid_name(mess_fd)
-            else:
-                writer.link(self._mess.fd, str(self.messid), mess_fd)
+            writer.files.link(self._mess.fd, self._name, str(self.messid), mess_fd)
+            self._drop_pid_name(mess_fd)
         except FileExistsError as exc:
             self._spoil()
             raise trouble(QueueExit.MESS, exc) from exc
@@ -350,7 +254,7 @@ class Draft:
 
     def _drop_pid_name(self, mess_fd: int) -> None:
         try:
-            os.unlink(self._name, dir_fd=self._writer.pid_fd)
+            self._writer.files.drop(self._name)
         except OSError as exc:
             self._writer.dirs.unlink(str(self.messid), mess_fd)
             raise trouble(QueueExit.PID, exc) from exc
@@ -400,7 +304,3 @@ class _Output:
     def close(self) -> None:
         if self.fd >= 0:
             os.close(self.release())
-
-
-def _proc_path(fd: int) -> str:
-    return f"/proc/self/fd/{fd}"

@@ -23,7 +23,7 @@ def writer(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[QueueWrit
     """A writer, with O_TMPFILE and without it."""
     writer = QueueWriter(str(make_queue(tmp_path / "home", one_account().qmailq)))
     if request.param == "named":
-        writer._has_unnamed = False
+        writer.files.has_unnamed = False
     yield writer
     writer.close()
 

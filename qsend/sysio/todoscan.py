@@ -1,0 +1,65 @@
+"""Finding the messages in todo/ that enqueue did not tell of.
+
+A foreign qmail-queue tells by lock/trigger, which stays unread for a moment after
+each pull, so that a storm of them costs few scans. A crash may tell nobody: todo/ is
+read at the start and then from time to time. Source: qmail-send.c todo_do().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qsend.core import logline
+from qsend.core.model import MessId
+from qsend.sysio.fsq import Queue
+from qsend.sysio.loop import READ, Loop, Timer
+from qsend.sysio.trigger import Trigger
+
+RESCAN_S = 1500.0
+"""todo/ is read this often without being told (qmail-send.c SLEEP_TODO)."""
+TRIGGER_PAUSE_S = 0.1
+"""Least time between two scans after triggers."""
+
+
+class TodoScan:
+    """Reads todo/ when it is time, and tells of every message there."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        queue: Queue,
+        trigger: Trigger,
+        known: Callable[[MessId], None],
+        say: Callable[[bytes], None],
+    ) -> None:
+        """Open nothing and read nothing yet; `say` takes a line of the log."""
+        self._loop = loop
+        self._queue = queue
+        self._trigger = trigger
+        self._known = known
+        self._say = say
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Listen to the trigger, and scan."""
+        self._loop.register(self._trigger.fileno(), READ, self._triggered)
+        self.scan()
+
+    def scan(self) -> None:
+        """Scan now, and again after RESCAN_S. A todo/ that cannot be read is told."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(RESCAN_S, self.scan)
+        try:
+            for messid in self._queue.list_todo():
+                self._known(messid)
+        except OSError as exc:
+            self._say(logline.alert(f"unable to opendir todo: {exc.strerror}"))
+
+    def _triggered(self, _mask: int) -> None:
+        self._loop.unregister(self._trigger.fileno())
+        self._loop.call_later(TRIGGER_PAUSE_S, self._rescan)
+
+    def _rescan(self) -> None:
+        self._trigger.reset()
+        self.start()
