@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ import pytest
 
 from qsend.formats.control import Resolver
 from qsend.sysio import clock
+from tests.ports import free_port
 
 SOA = "@ 300 IN SOA ns.example. root.example. 1 3600 600 86400 60\n@ 300 IN NS ns\n"
 MANY = "".join(
@@ -102,22 +102,6 @@ class DnsServer:
     def control(self) -> str:
         """The content of control/resolvers."""
         return f"{self.host}:{self.port}\n"
-
-
-def _free_port() -> int:
-    """A port that nobody uses, for UDP and TCP."""
-    while True:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
-        ):
-            udp.bind(("127.0.0.1", 0))
-            port: int = udp.getsockname()[1]
-            try:
-                tcp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def _configure(directory: Path, port: int, zones: Mapping[str, str]) -> Path:
@@ -197,7 +181,7 @@ def running_dns(zones: Mapping[str, str], port: int = 0) -> Iterator[DnsServer]:
     directory.chmod(0o755)
     try:
         for _attempt in range(5):  # another process may have taken the port
-            port = wanted or _free_port()
+            port = wanted or free_port()
             process = _start(directory, _configure(directory, port, zones))
             try:
                 if _answers(process, port, next(iter(zones))):

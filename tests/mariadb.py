@@ -18,7 +18,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from pymysql.constants import CLIENT
 from pymysql.cursors import Cursor
 
 from qsend.sysio import clock
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = (ROOT / "docs/schema.sql").read_text()
@@ -74,7 +74,7 @@ class MariaDb:
     def start(self, *options: str) -> None:
         """Start it (again) and wait until it answers."""
         deadline_mono = clock.mono() + START_S
-        while not self._launch(self.port or _free_port(), options):
+        while not self._launch(self.port or free_port(), options):
             # The port may have been taken meanwhile; that of an earlier run not.
             assert clock.mono() < deadline_mono, self._log.read_text()[-3000:]
 
@@ -270,13 +270,6 @@ class Database:
             self._reader.close()
         self.server.execute(f"DROP DATABASE {self.name}")
         self.server.execute(f"DROP USER {self.login}@'%', {self.admin_login}@'%'")
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
-        tcp.bind(("127.0.0.1", 0))
-        port: int = tcp.getsockname()[1]
-        return port
 
 
 @contextmanager

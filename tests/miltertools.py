@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qsend.sysio import clock
-from tests.pop.conftest import free_ports
+from tests.ports import free_ports
 from tests.smtpdtree import WAIT_S
 
 PROGRAM = Path(__file__).with_name("milterprogram.py")

@@ -16,21 +16,12 @@ from pwd import getpwnam
 import psutil
 import pytest
 
+from tests.ports import free_ports
 from tests.tree.conftest import installation as installation
 from tests.tree.conftest import login as login
 from tests.tree.harness import Installation, Tree, until
 
 PASSWORD = "pass word \xe9"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has now."""
-    socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [int(sock.getsockname()[1]) for sock in socks]
-    finally:
-        for sock in socks:
-            sock.close()
 
 
 @dataclass(frozen=True, kw_only=True)

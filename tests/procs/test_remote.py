@@ -18,6 +18,7 @@ from qsend.core.model import Cause, Letter
 from qsend.formats.control import Resolver
 from qsend.formats.smtp import encode_content
 from qsend.sysio import privilege
+from tests.ports import free_port
 from tests.remoteprocess import (
     CONTROLS,
     NOFILES_GID,
@@ -385,13 +386,6 @@ def test_refused_connection_makes_way_for_the_next_host(
     with Peer(PIPELINED, host="::1") as peer:
         (text,) = shared.outcome(MESSAGE, port=peer.port, relay=b"localhost")
     assert text.startswith(b"K::1 accepted message.\n")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def test_nobody_listening_is_unreachable(shared: RemoteProcess) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from qsend.core.model import Cause, Letter
 from qsend.formats import delivery, frames
 from tests.certificates import Authority, server_context
+from tests.ports import free_port
 from tests.remoteprocess import CONTROLS, RemoteProcess, running
 from tests.smtppeer import PIPELINED, Odd, Peer, Said, Script
 
@@ -54,13 +54,6 @@ def policy(line: bytes, **files: bytes) -> Mapping[str, bytes]:
 
 def commands(peer: Peer) -> list[bytes]:
     return [command.split(b" ")[0].split(b":")[0] for command in peer.commands]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 ENVELOPE = [b"MAIL", b"RCPT", b"DATA"]

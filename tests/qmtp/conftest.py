@@ -16,7 +16,7 @@ from pwd import getpwnam
 import pytest
 
 from qsend.formats.netstring import render
-from tests.pop.conftest import free_ports
+from tests.ports import free_ports
 from tests.tree.conftest import installation
 from tests.tree.harness import HOST, Installation, Tree
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pop.conftest import free_ports, mailbox, pem
+from tests.pop.conftest import mailbox, pem
+from tests.ports import free_ports
 from tests.smtpdtree import SmtpTree, set_up, tcpserver
 from tests.tree.conftest import installation, login
 from tests.tree.harness import Installation, Tree

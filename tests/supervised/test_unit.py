@@ -22,7 +22,8 @@ from pathlib import Path
 import pytest
 
 from qsend.formats.systemdunits import NETWORK, SERVICE, SOCKET
-from tests.pop.conftest import PASSWORD, free_ports, mailbox
+from tests.pop.conftest import PASSWORD, mailbox
+from tests.ports import free_ports
 from tests.servicemanager import ServiceManager, listening_unix
 from tests.smtpdtree import Raw
 from tests.tree.harness import HOST, Tree

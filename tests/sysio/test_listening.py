@@ -11,14 +11,10 @@ from qsend.core.errors import Fatal
 from qsend.core.family import plan
 from qsend.sysio import listening
 from qsend.sysio.listening import Listening
+from tests.ports import free_port
 
 COUNTS = {"pop3listen": 1, "smtplisten": 2, "qmtplisten": 1, "qmqplisten": 2}
 NAMES = [f"{name}{number}" for name, count in COUNTS.items() for number in range(count)]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture

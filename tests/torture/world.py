@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import socket
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from tests.ports import free_ports
 from tests.torture import injector
 from tests.torture.ledger import Pair
 from tests.tree.harness import Tree
@@ -92,7 +92,7 @@ class Sink:
 @contextmanager
 def listening(sink: Sink) -> Iterator[int]:
     """Serve `sink`; the port."""
-    [port] = _ports(1)
+    [port] = free_ports(1)
     controller = Controller(sink, hostname="127.0.0.1", port=port)
     controller.start()
     try:
@@ -122,7 +122,7 @@ def set_up(tree: Tree, port: int, durability: str = "full") -> dict[str, int]:
     )
     for name in MAILDIRS:
         tree.maildir(name)
-    entrances = dict(zip(("smtp", "qmtp", "qmqp"), _ports(3), strict=True))
+    entrances = dict(zip(("smtp", "qmtp", "qmqp"), free_ports(3), strict=True))
     for name, number in entrances.items():
         tree.control(f"{name}listen", f"127.0.0.1:{number}\n")
         tree.control(f"tcp.{name}", '127.:allow,RELAYCLIENT=""\n')
@@ -172,13 +172,3 @@ def _again(*kinds: str) -> str:
         for kind in kinds
     )
     return f'|"$QSEND_HOME"/bin/qmail-inject -a -f "$SENDER" -- {recips}\n'
-
-
-def _ports(count: int) -> list[int]:
-    """Ports that nobody has now."""
-    socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [int(sock.getsockname()[1]) for sock in socks]
-    finally:
-        for sock in socks:
-            sock.close()

@@ -25,11 +25,3 @@ def free_block() -> str:
                     raise
             else:
                 return block
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port

@@ -18,10 +18,11 @@ from qsend.core.model import Account
 from qsend.sysio import privilege, sandbox
 from qsend.sysio.accounts import load_accounts
 from qsend.sysio.fork import fork_child
-from tests.pop.conftest import PopTree, free_ports
+from tests.pop.conftest import PopTree
 from tests.pop.conftest import mailbox as mailbox
 from tests.pop.conftest import pem as pem
 from tests.pop.conftest import unstarted as unstarted
+from tests.ports import free_ports
 from tests.smtppeer import LOCKSTEP, Peer
 from tests.tree.harness import Tree
 from tests.tree.intruder import ATTEMPTS

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import email
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from tests.ports import free_port
 from tests.smtppeer import LOCKSTEP, Peer
 from tests.tree.harness import Tree, until
 from tests.tree.homes import Home, make_users
@@ -50,8 +50,7 @@ class Gateway:
 @contextmanager
 def serving(tree: Tree) -> Iterator[int]:
     """A gateway; its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     controller = Controller(Gateway(tree), hostname="127.0.0.1", port=port)
     controller.start()
     try:

@@ -21,10 +21,10 @@ import pytest
 
 from qsend.formats.smtp import encode_content
 from qsend.sysio import clock, mailqueue
+from tests.ports import free_port
 from tests.smtppeer import LOCKSTEP, PIPELINED, Odd, Peer, Said, Script
 from tests.smtpsink import Sink
 from tests.tree.harness import Installation, Tree
-from tests.tree.loopback import free_port
 
 pytestmark = pytest.mark.root
 

@@ -15,7 +15,7 @@ import pytest
 from qsend.core.family import CONTROL_FILES, SECRETS
 from tests.certificates import Authority
 from tests.mariadb import Database
-from tests.pop.conftest import free_ports
+from tests.ports import free_ports
 from tests.tree.harness import Tree, until
 from tests.tree.virtualmail import VirtualMail
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.smtppeer import PIPELINED, Peer
 from tests.tree.harness import HOST, Tree
 from tests.tree.homes import Home, assign
-from tests.tree.loopback import free_port
 from tests.tree.test_delivery import contents
 from tests.tree.test_reload import reload
 
