@@ -127,6 +127,18 @@ def number_file(
     return default
 
 
+def number_files(
+    files: Mapping[str, bytes],
+    bounds: Mapping[str, tuple[int, int, int]],
+    faults: list[ConfigFault],
+) -> dict[str, int]:
+    """Name to number of each of `bounds`, as number_file has it."""
+    return {
+        name: number_file(name, files.get(name), bounds[name], faults)
+        for name in bounds
+    }
+
+
 def _octal(content: bytes) -> int:
     return _number(content, 8, 0o777)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qsend.core.errors import ConfigError, ConfigFault
-from qsend.formats.control import number_file
+from qsend.formats.control import number_files
 from qsend.formats.listeners import Listener, parse_listeners
 from qsend.formats.smtpdcontrols import NUMBERS as SMTPD_NUMBERS
 
@@ -51,10 +51,7 @@ def parse_qmtpd(files: Mapping[str, bytes]) -> QmtpdSettings:
     Raises: ConfigError with every fault in any of QMTPD_FILES.
     """
     faults: list[ConfigFault] = []
-    numbers = {
-        name: number_file(name, files.get(name), bounds, faults)
-        for name, bounds in NUMBERS.items()
-    }
+    numbers = number_files(files, NUMBERS, faults)
     qmtp, qmqp = (
         parse_listeners(name, files.get(name, b""), (), faults)
         for name in (QMTP_LISTEN, QMQP_LISTEN)

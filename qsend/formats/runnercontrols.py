@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qsend.core.errors import ConfigError, ConfigFault
-from qsend.formats.control import number_file
+from qsend.formats.control import number_files
 
 NUMBERS: Mapping[str, tuple[int, int, int]] = {
     "timeoutrunner": (300, 1, 86400),
@@ -40,10 +40,7 @@ def parse_runner(files: Mapping[str, bytes]) -> RunnerSettings:
     Raises: ConfigError with every fault in any of RUNNER_FILES.
     """
     faults: list[ConfigFault] = []
-    numbers = {
-        name: number_file(name, files.get(name), bounds, faults)
-        for name, bounds in NUMBERS.items()
-    }
+    numbers = number_files(files, NUMBERS, faults)
     if faults:
         raise ConfigError(faults)
     return RunnerSettings(

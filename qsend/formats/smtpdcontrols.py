@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from qsend.core.errors import ConfigError, ConfigFault
-from qsend.formats.control import number_file
+from qsend.formats.control import number_files
 from qsend.formats.controllines import lines, one_line
 from qsend.formats.listeners import (
     CERTIFICATE,
@@ -88,10 +88,7 @@ def parse_smtpd(files: Mapping[str, bytes], me: bytes) -> SmtpdSettings:
         and key can be used is found out by who loads them.
     """
     faults: list[ConfigFault] = []
-    numbers = {
-        name: number_file(name, files.get(name), bounds, faults)
-        for name, bounds in NUMBERS.items()
-    }
+    numbers = number_files(files, NUMBERS, faults)
     listeners = parse_listeners(LISTEN, files.get(LISTEN, b""), LISTEN_WORDS, faults)
     check_certificate(files, LISTEN, listeners, faults)
     greeting = one_line(files[GREETING]) if GREETING in files else me

@@ -52,8 +52,14 @@ class Desk:
         ours.setblocking(False)
         return ours
 
-    def client(self) -> socket.socket:
-        sock = connect_to(self.path)
+    def client(self, uid: int | None = None) -> socket.socket:
+        """A client; of that account, where this is root."""
+        own_uid = os.geteuid()
+        os.seteuid(own_uid if uid is None else uid)
+        try:
+            sock = connect_to(self.path)
+        finally:
+            os.seteuid(own_uid)
         sock.setblocking(False)
         self.turn()
         return sock
@@ -238,12 +244,7 @@ def test_uid_of_a_client_decides(open_tmp: Path, accounts: Accounts, name: str) 
     made = Desk(open_tmp, accounts)
     uid = 0 if name == "root" else getattr(accounts, name).uid
     for kind in ALL:
-        os.seteuid(uid)
-        try:
-            sock = made.client()
-        finally:
-            os.seteuid(0)
-        with sock:
+        with made.client(uid) as sock:
             made.said(sock)
             sock.send(question(kind))
             said = [told for told, _ in made.said(sock)]
@@ -269,12 +270,7 @@ def test_users_are_told_of_themselves_alone(
     )
 
     def told(uid: int, local: bytes) -> Outcome:
-        os.seteuid(uid)
-        try:
-            sock = made.client()
-        finally:
-            os.seteuid(0)
-        with sock:
+        with made.client(uid) as sock:
             made.said(sock)
             sock.send(question(lookupwire.OWN, local))
             [(_, body)] = made.said(sock)
