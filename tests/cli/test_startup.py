@@ -6,9 +6,11 @@ import marshal
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,3 +160,15 @@ def test_stale_linked_file_is_not_used(
         path.write_bytes(content[:-100] if damage == "cut" else content)
     _loaded, linked = run(home, "qmail-queue")
     assert not linked
+
+
+def test_linked_code_can_be_shown_in_a_traceback(folder: Path) -> None:
+    linker.link("qmail_queue")
+    path = folder / f"qmail_queue.{MAGIC_NUMBER.hex()}"
+    loader, _parts = marshal.loads(path.read_bytes())
+    names: dict[str, Any] = {}
+    exec(loader, names)
+    with pytest.raises(TypeError) as caught:
+        names["load"](1)
+    shown = traceback.format_exception(caught.value)
+    assert "in load" in shown[-2]
