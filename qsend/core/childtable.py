@@ -56,6 +56,8 @@ class Action(Enum):
     """The same, unless it ended with 0: it had been told to."""
     COUNT = auto()
     """Put the end into the unit's brake."""
+    BRAKE = auto()
+    """Put a fork that failed into the unit's brake."""
     END_UNIT = auto()
     """Give UNIT_EXIT to the others of its unit."""
     WAIT = auto()
@@ -69,7 +71,7 @@ _S, _E, _A = State, Event, Action
 TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (_S.BACKOFF, _E.FORKED): (_S.STARTING, ()),
     (_S.BACKOFF, _E.READY): (_S.BACKOFF, ()),
-    (_S.BACKOFF, _E.EXIT): (_S.BACKOFF, (_A.COUNT, _A.END_UNIT, _A.WAIT)),
+    (_S.BACKOFF, _E.EXIT): (_S.BACKOFF, (_A.BRAKE, _A.END_UNIT, _A.WAIT)),
     (_S.BACKOFF, _E.TIMER): (_S.BACKOFF, (_A.FORK,)),
     (_S.BACKOFF, _E.UNIT_EXIT): (_S.BACKOFF, ()),
     (_S.BACKOFF, _E.STOP): (_S.GONE, ()),
@@ -142,6 +144,14 @@ class Brake:
 
     ends: int = 0
     boot_failures: int = 0
+
+    def not_forked(self) -> Brake:
+        """The brake after a fork that failed.
+
+        That says nothing of the child: however long the system has no room for
+        another process, there is a next try.
+        """
+        return replace(self, ends=self.ends + 1)
 
     def after_end(self, *, was_ready: bool, ran_s: float) -> Brake:
         """The brake after one more end, `ran_s` seconds after READY or the fork."""

@@ -11,7 +11,6 @@ import json
 import os
 import select
 import socket
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
@@ -25,6 +24,8 @@ from qsend.formats.frames import PACKET_MAX
 from qsend.formats.recips import parse_recips
 from qsend.formats.todo import parse_todo
 from qsend.sysio import clock
+from qsend.sysio.acceptor import Acceptor
+from qsend.sysio.callers import peer_uid
 from qsend.sysio.fsq import Queue
 from qsend.sysio.loop import READ, Loop
 
@@ -35,7 +36,6 @@ LIST_STEP = 20
 LIST_RECIPS_MAX = 50
 """Recipients shown of one message; `more_recips` counts the rest."""
 
-_CRED = struct.Struct("3i")
 Json = Mapping[str, object]
 
 
@@ -60,22 +60,19 @@ class ControlServer:
     ) -> None:
         """Own `listener`; `generation` is that of the controls in force."""
         self._loop = loop
-        self._listener = listener
         self._queue = queue
         self._manager = manager
         self._parent = parent
         self._generation = generation
         self._clients = 0
-        listener.setblocking(False)
-        loop.register(listener.fileno(), READ, self._accept)
+        Acceptor(loop, listener, self._welcome)
 
-    def _accept(self, _mask: int) -> None:
+    def _welcome(self, sock: socket.socket) -> None:
         try:
-            sock, _ = self._listener.accept()
+            uid = peer_uid(sock)
         except OSError:
+            sock.close()
             return
-        cred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CRED.size)
-        uid = _CRED.unpack(cred)[1]
         if uid not in (0, os.getuid()) or self._clients >= CLIENTS_MAX:
             sock.close()
             return
@@ -101,7 +98,10 @@ class ControlServer:
         do, what = request.get("do"), request.get("what", "all")
         if not isinstance(what, str):
             raise LocalProtocolError("expected a string as what")
-        name = what.encode("utf-8", "surrogateescape")
+        try:
+            name = what.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as exc:
+            raise LocalProtocolError("expected characters as what") from exc
         match do:
             case "status":
                 yield self._status()
@@ -279,7 +279,7 @@ class _Client:
             return
         try:
             request = json.loads(packet)
-        except ValueError:
+        except (ValueError, RecursionError):
             request = None
         if not isinstance(request, dict):
             self._answers = iter([_refusal("expected one JSON object")])

@@ -24,6 +24,8 @@ _BATCH_MAX = 64
 """Deliveries that one worker has at a time: some ten descriptors each."""
 
 _Result = TypeVar("_Result")
+_Due = tuple[Steps[_Result], OSError | None]
+"""What to go on with, and what became of the syncing it waited for."""
 
 
 class Crew(Generic[_Result]):
@@ -47,21 +49,40 @@ class Crew(Generic[_Result]):
             if self._workers == WORKERS:
                 return
             self._workers += 1
-        # Daemon: a program may run for hours, the process must be able to end.
-        threading.Thread(target=self._work, daemon=True).start()
+        try:
+            # Daemon: a program may run for hours, the process must be able to end.
+            threading.Thread(target=self._work, daemon=True).start()
+        except RuntimeError:
+            self._do_without()
+
+    def _do_without(self) -> None:
+        """There is no thread to be had now: the other worker has it, or the caller."""
+        with self._changed:
+            self._workers -= 1
+            if self._workers:
+                return
+            due: list[_Due[_Result]] = [(each, None) for each in self._queue]
+            self._queue.clear()
+        syncs = SyncSet()
+        while due:
+            due = self._go_on(due, syncs)
 
     def _work(self) -> None:
         syncs = SyncSet()
-        due: list[tuple[Steps[_Result], OSError | None]] = []
+        due: list[_Due[_Result]] = []
         while True:
             due += [(steps, None) for steps in self._take(len(due))]
-            waiting: list[tuple[Steps[_Result], int]] = []
-            for steps, error in due:
-                fd = self._advance(steps, error)
-                if fd is not None:
-                    waiting.append((steps, fd))
-            errors = syncs.sync({fd for _, fd in waiting})
-            due = [(steps, errors.get(fd)) for steps, fd in waiting]
+            due = self._go_on(due, syncs)
+
+    def _go_on(self, due: list[_Due[_Result]], syncs: SyncSet) -> list[_Due[_Result]]:
+        """Advance each, and make durable what they wait for."""
+        waiting: list[tuple[Steps[_Result], int]] = []
+        for steps, error in due:
+            fd = self._advance(steps, error)
+            if fd is not None:
+                waiting.append((steps, fd))
+        errors = syncs.sync({fd for _, fd in waiting})
+        return [(steps, errors.get(fd)) for steps, fd in waiting]
 
     def _take(self, have: int) -> list[Steps[_Result]]:
         """New work: its share of what waits; with nothing to do, at least one."""

@@ -7,7 +7,6 @@ and bytes in progress, and whoever sits idle above that share makes room.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import socket
@@ -18,19 +17,16 @@ from qsend.core.model import Accounts
 from qsend.core.quota import Limits, Quota, Share
 from qsend.formats.queueexit import QueueExit
 from qsend.sysio import clock
+from qsend.sysio.acceptor import Acceptor
 from qsend.sysio.callers import Caller, identify
 from qsend.sysio.endpoint import Poller
 from qsend.sysio.injectconnection import Connection
 from qsend.sysio.injectstream import Intake, Stream
-from qsend.sysio.loop import READ, Loop
+from qsend.sysio.loop import Loop
 from qsend.sysio.turnbudget import TurnBudget
 
 FIRST_SERIAL = 1 << 22
 """From here on a qp is no pid: Linux has none larger (pid_max)."""
-
-_ACCEPT_PER_TURN = 64
-_ACCEPT_PAUSE_S = 0.2
-_SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class InjectServer:
@@ -61,7 +57,7 @@ class InjectServer:
         self._counted: dict[int, dict[Connection, None]] = {}
         self._serials = itertools.count(FIRST_SERIAL)
         self._syncing: set[Stream] = set()
-        self._listen: socket.socket | None = None
+        self._acceptor: Acceptor | None = None
         self._is_sweep_due = False
         self._on_drained: Callable[[], None] | None = None
 
@@ -69,19 +65,12 @@ class InjectServer:
 
     def listen(self, sock: socket.socket) -> None:
         """Accept clients on `sock`, owning it."""
-        sock.setblocking(False)
-        self._listen = sock
-        self.loop.register(sock.fileno(), READ, self._accept)
+        self._acceptor = Acceptor(self.loop, sock, self._welcome)
 
     def stop_listening(self) -> int | None:
-        """Accept no more; returns a duplicate of the listening descriptor."""
-        if self._listen is None:
-            return None
-        listen, self._listen = self._listen, None
-        self.loop.unregister(listen.fileno())
-        fd = os.dup(listen.fileno())
-        listen.close()
-        return fd
+        """Accept no more; the listening descriptor, from now on the caller's."""
+        listen = self._acceptor.release() if self._acceptor is not None else None
+        return None if listen is None else listen.detach()
 
     def adopt(
         self,
@@ -211,34 +200,6 @@ class InjectServer:
         self._plan_sweep()
 
     # New clients
-
-    def _accept(self, _mask: int) -> None:
-        for _ in range(_ACCEPT_PER_TURN):
-            if self._listen is None:
-                return
-            try:
-                sock, _ = self._listen.accept()
-            except BlockingIOError:
-                return
-            except OSError as exc:
-                if exc.errno in _SHORTAGE:
-                    self._pause()
-                    return
-                continue  # that client gave up before we came
-            self._welcome(sock)
-
-    def _pause(self) -> None:
-        """Out of descriptors: the socket stays readable, so look away a while."""
-        paused = self._listen
-        if paused is None:
-            return
-        self.loop.unregister(paused.fileno())
-
-        def resume() -> None:
-            if self._listen is paused:
-                self.loop.register(paused.fileno(), READ, self._accept)
-
-        self.loop.call_later(_ACCEPT_PAUSE_S, resume)
 
     def _welcome(self, sock: socket.socket) -> None:
         try:

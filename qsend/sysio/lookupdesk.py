@@ -23,10 +23,11 @@ from qsend.formats import frames, lookupwire, turnwire
 from qsend.formats.lookupwire import Answer, Question
 from qsend.formats.turnwire import Stage
 from qsend.sysio import clock
+from qsend.sysio.acceptor import Acceptor
 from qsend.sysio.callers import peer_uid
 from qsend.sysio.endpoint import Endpoint, Poller
 from qsend.sysio.explain import explain
-from qsend.sysio.loop import READ, Loop
+from qsend.sysio.loop import Loop
 from qsend.sysio.recipient import exists
 from qsend.sysio.resolver import Resolver
 from qsend.sysio.turnbudget import TurnBudget
@@ -92,7 +93,7 @@ class LookupDesk:
         self._accounts = accounts
         self._by_role: dict[str, _Peer] = {}
         self._clients: dict[_Peer, int] = {}
-        self._listen: socket.socket | None = None
+        self._acceptor: Acceptor | None = None
         self._brake = LoginBrake()
         self._is_missed = False
 
@@ -119,9 +120,7 @@ class LookupDesk:
 
     def listen(self, sock: socket.socket) -> None:
         """Serve the clients of a listening socket, owning it."""
-        sock.setblocking(False)
-        self._listen = sock
-        self._loop.register(sock.fileno(), READ, lambda _mask: self._accept())
+        self._acceptor = Acceptor(self._loop, sock, self._welcome, _ACCEPT_PER_TURN)
 
     def tell_state(self, trouble: bytes | None) -> None:
         """The database does not answer any more (why), or does again (None)."""
@@ -138,9 +137,9 @@ class LookupDesk:
         """Close every line."""
         for peer in [*self._by_role.values(), *self._clients]:
             peer.endpoint.close("exiting")
-        if self._listen is not None:
-            self._loop.unregister(self._listen.fileno())
-            self._listen.close()
+        listen = self._acceptor.release() if self._acceptor is not None else None
+        if listen is not None:
+            listen.close()
 
     # Peers
 
@@ -180,30 +179,26 @@ class LookupDesk:
     def _client_lost(self, peer: _Peer) -> None:
         self._clients.pop(peer, None)
 
-    def _accept(self) -> None:
-        for _ in range(_ACCEPT_PER_TURN):
-            assert self._listen is not None
-            try:
-                sock, _addr = self._listen.accept()
-                uid = peer_uid(sock)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # that client gave up before we came
-            counted = list(self._clients.values())
-            if len(counted) >= CLIENTS_MAX or counted.count(uid) >= CLIENTS_PER_UID_MAX:
-                sock.close()
-                continue
-            peer = self._serve(
-                self._budget,
-                sock,
-                self._allowed(uid),
-                is_told_users=self._is_master(uid),
-                most=CLIENT_QUESTIONS_MAX,
-                on_close=self._client_lost,
-                uid=uid,
-            )
-            self._clients[peer] = uid
+    def _welcome(self, sock: socket.socket) -> None:
+        try:
+            uid = peer_uid(sock)
+        except OSError:
+            sock.close()
+            return
+        counted = list(self._clients.values())
+        if len(counted) >= CLIENTS_MAX or counted.count(uid) >= CLIENTS_PER_UID_MAX:
+            sock.close()
+            return
+        peer = self._serve(
+            self._budget,
+            sock,
+            self._allowed(uid),
+            is_told_users=self._is_master(uid),
+            most=CLIENT_QUESTIONS_MAX,
+            on_close=self._client_lost,
+            uid=uid,
+        )
+        self._clients[peer] = uid
 
     def _is_master(self, uid: int) -> bool:
         """root, or the one user of single-user mode."""

@@ -19,11 +19,11 @@ from qsend.core.errors import TempFail
 from qsend.core.family import NAMES, Plan, is_classic, kind, peer_name
 from qsend.formats import startwire
 from qsend.formats.frames import frame
-from qsend.sysio import clock, endpoint
+from qsend.sysio import clock
 from qsend.sysio.endpoint import Descriptors, Endpoint
 from qsend.sysio.fork import reaped
 from qsend.sysio.loop import Loop, Timer
-from qsend.sysio.wiring import Ends, Wiring
+from qsend.sysio.wiring import Wiring
 
 CLASSIC_READY_S = 1.0
 """A classic program cannot say READY; whoever lives this long counts as ready."""
@@ -98,6 +98,7 @@ class Nursery:
             Action.TELL_LOST: self._tell_lost,
             Action.TELL_FAILED: self._tell_failed,
             Action.COUNT: self._count,
+            Action.BRAKE: self._brake,
             Action.END_UNIT: self._end_unit,
             Action.WAIT: self._wait,
             Action.END: self._end,
@@ -185,33 +186,31 @@ class Nursery:
 
     def _fork(self, child: Child) -> None:
         alive = frozenset(other.role for other in self.living())
-        ends = self._wiring.connect(child.role, self._plan.peers(child.role), alive)
-        ours, theirs = endpoint.pair()
+        try:
+            ends = self._wiring.connect(child.role, self._plan.peers(child.role), alive)
+        except OSError as exc:
+            self._abandon(child, f"no sockets to be had: {exc.strerror}")
+            return
         socks = {peer_name(role): sock for role, sock in ends.own.items()}
         try:
-            child.pid = self._keeper.spawn(child.role, {**socks, "start": theirs})
+            child.pid = self._keeper.spawn(child.role, socks)
         except TempFail as exc:
-            self._keeper.say(logline.warning(f"unable to start {child.name}: {exc}"))
-            self._abandon(child, ends, ours, theirs)
+            ends.close()
+            self._abandon(child, str(exc))
             return
-        for sock in (theirs, *ends.own.values()):
+        for sock in ends.own.values():
             sock.close()
         child.is_ready = False
         child.since_mono = clock.mono()
-        self._open_line(child, ours)
+        self._open_line(child, ends.line)
         self.feed(child, Event.FORKED)
         for peer, sock in ends.for_peers:
             self._introduce(self.children[peer], child.role, sock)
 
-    def _abandon(
-        self, child: Child, ends: Ends, ours: socket.socket, theirs: socket.socket
-    ) -> None:
-        ours.close()
-        theirs.close()
-        ends.close()
+    def _abandon(self, child: Child, why: str) -> None:
+        self._keeper.say(logline.warning(f"unable to start {child.name}: {why}"))
         self._wiring.drop(child.role)
         child.is_ready = False
-        child.since_mono = clock.mono()
         self.feed(child, Event.EXIT)
 
     def _open_line(self, child: Child, ours: socket.socket) -> None:
@@ -275,6 +274,10 @@ class Nursery:
         self._brakes[unit] = brake
         if brake.gives_up and not self.stopping:
             self._keeper.gave_up(child)
+
+    def _brake(self, child: Child) -> None:
+        unit = self._plan.unit(child.role)
+        self._brakes[unit] = self._brakes.get(unit, Brake()).not_forked()
 
     def _end_unit(self, child: Child) -> None:
         unit = self._plan.unit(child.role)

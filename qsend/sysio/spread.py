@@ -6,8 +6,10 @@ as long as one that does not, on file systems that tell the disk of free blocks.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 THREADS = 8
@@ -36,10 +38,13 @@ def in_turn(do: Callable[[_Thing], _Result], things: Sequence[_Thing]) -> list[_
 
 
 class Threads:
-    """Several threads, started when first needed; a Spread."""
+    """Several threads, started when first needed; a Spread.
+
+    Where none is to be had the caller's does it all.
+    """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(THREADS)
+        self._pool = ThreadPoolExecutor(THREADS - 1)
 
     def __call__(
         self, do: Callable[[_Thing], _Result], things: Sequence[_Thing]
@@ -47,15 +52,38 @@ class Threads:
         """Give each thread an equal share. Raises: what `do` raises."""
         if len(things) < _FEW:
             return in_turn(do, things)
-        shares = [things[at::THREADS] for at in range(min(THREADS, len(things)))]
+        shares = deque(things[at::THREADS] for at in range(min(THREADS, len(things))))
+        done: list[Future[list[_Result]]] = [Future() for _ in shares]
+        free = deque(zip(shares, done, strict=True))
+
+        def work() -> None:
+            while free:
+                with suppress(IndexError):  # another has just taken the last
+                    share, future = free.popleft()
+                    _do_share(do, share, future)
+
+        for _ in range(len(shares) - 1):
+            try:
+                self._pool.submit(work)
+            except RuntimeError:
+                break  # no thread: those there are have it
+        work()
         results: list[_Result | None] = [None] * len(things)
-
-        def work(at: int) -> None:
-            results[at::THREADS] = in_turn(do, shares[at])
-
-        list(self._pool.map(work, range(len(shares))))
+        for at, future in enumerate(done):
+            results[at::THREADS] = future.result()
         return results  # type: ignore[return-value]  # all are filled in
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown()
+
+
+def _do_share(
+    do: Callable[[_Thing], _Result],
+    share: Sequence[_Thing],
+    future: Future[list[_Result]],
+) -> None:
+    try:
+        future.set_result(in_turn(do, share))
+    except Exception as exc:  # noqa: BLE001 - raised again where the result is taken
+        future.set_exception(exc)

@@ -85,8 +85,7 @@ class SqlLink:
         self._put_back: _Request | None = None  # the thread's own
         self._closing = threading.Event()
         self._connection = SqlConnection(servers)
-        # Daemon: it may be waiting for a server when the process ends.
-        threading.Thread(target=self._serve, name="sql", daemon=True).start()
+        self._begin()
 
     @property
     def trouble(self) -> bytes | None:
@@ -116,6 +115,17 @@ class SqlLink:
         self._closing.set()
 
     # On the loop's thread
+
+    def _begin(self) -> None:
+        """Start the thread; when there is none to be had, soon again."""
+        if self._closing.is_set():
+            return
+        try:
+            # Daemon: it may be waiting for a server when the process ends.
+            threading.Thread(target=self._serve, name="sql", daemon=True).start()
+        except RuntimeError:
+            self._break(b"no thread is to be had")
+            self._loop.call_later(PROBE_S, self._begin)
 
     def _watch(self) -> None:
         """Look after the oldest question, which is the first to be due."""
@@ -173,6 +183,8 @@ class SqlLink:
 
     def _serve(self) -> None:
         try:
+            if self._trouble is not None:
+                self._probe()
             while (first := self._next()) is not None:
                 self._answer([first, *self._those_like(first)])
         except Exception as exc:  # noqa: BLE001 - the thread's outermost handler

@@ -9,6 +9,7 @@ Source: fsync(2), syncfs(2) (errors since the descriptor was opened: Linux 5.8).
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import os
 import threading
@@ -166,11 +167,9 @@ class Syncer:
         if not self._batch:
             return
         batch, self._batch = self._batch, []
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._serve, name="syncer", daemon=True
-            )
-            self._thread.start()
+        if self._thread is None and not self._start_thread():
+            self._refuse(batch)
+            return
         due_mono = min(request.due_mono for request in batch)
         with self._changed:
             # Lazy requests behind others change nothing for a sleeping thread.
@@ -178,6 +177,22 @@ class Syncer:
                 self._wake_mono = due_mono
                 self._changed.notify()
             self._waiting += batch
+
+    def _start_thread(self) -> bool:
+        thread = threading.Thread(target=self._serve, name="syncer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._thread = thread
+        return True
+
+    def _refuse(self, batch: list[_Request]) -> None:
+        """No thread is to be had now: nothing of it is durable."""
+        for request in batch:
+            request.error = OSError(errno.EAGAIN, "no thread is to be had")
+            _close_files(request)
+        self._loop.call_soon(lambda: self._answer(batch))
 
     def _commit_unsynced(self, request: _Request) -> None:
         _close_files(request)

@@ -62,8 +62,13 @@ class Verifier:
             return
         if self._threads is None:
             self._threads = ThreadPoolExecutor(THREADS, "login")
+        try:
+            task = self._threads.submit(_is_right, mailbox, mailbox.password, login)
+        except RuntimeError:
+            text = b"no thread is to be had"
+            done(Verification(verdict=Verdict.TROUBLE, text=text))
+            return
         self._waiting += 1
-        task = self._threads.submit(_is_right, mailbox, mailbox.password, login)
         task.add_done_callback(
             lambda task: self._loop.call_soon(
                 lambda: self._checked(task, mailbox, done)

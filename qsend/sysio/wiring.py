@@ -12,17 +12,24 @@ from collections.abc import Iterable
 from qsend.core import family
 from qsend.sysio import endpoint
 
+START = "start"
+
 
 class Ends:
-    """What one fork needs: the child's ends, and those its living peers get."""
+    """What one fork needs: the child's ends, and those its living peers get.
 
-    def __init__(self) -> None:
-        self.own: dict[str, socket.socket] = {}
+    `line` is start's end of the child's own line, the other is `own["start"]`.
+    """
+
+    def __init__(self, line: tuple[socket.socket, socket.socket]) -> None:
+        self.line, start = line
+        self.own = {START: start}
         self.for_peers: list[tuple[str, socket.socket]] = []
 
     def close(self) -> None:
         """Give all up; the fork did not happen."""
-        for sock in (*self.own.values(), *(sock for _, sock in self.for_peers)):
+        theirs = (sock for _, sock in self.for_peers)
+        for sock in (self.line, *self.own.values(), *theirs):
             sock.close()
 
 
@@ -34,8 +41,21 @@ class Wiring:
         self._waiting: dict[tuple[str, str], socket.socket] = {}
 
     def connect(self, role: str, peers: Iterable[str], alive: frozenset[str]) -> Ends:
-        """The ends for the fork of `role`; `alive` are those who have forked."""
-        ends = Ends()
+        """The ends for the fork of `role`; `alive` are those who have forked.
+
+        Raises: OSError when there are not enough descriptors; `drop` then.
+        """
+        ends = Ends(endpoint.pair())
+        try:
+            self._connect(ends, role, peers, alive)
+        except BaseException:
+            ends.close()
+            raise
+        return ends
+
+    def _connect(
+        self, ends: Ends, role: str, peers: Iterable[str], alive: frozenset[str]
+    ) -> None:
         for peer in peers:
             waiting = self._waiting.pop((role, peer), None)
             if waiting is not None:
@@ -46,7 +66,6 @@ class Wiring:
                 ends.for_peers.append((peer, theirs))
             else:
                 self._waiting[peer, role] = theirs
-        return ends
 
     def leads(self, owner: str, peer: str) -> bool:
         """Whether an end that leads to `peer` waits for `owner`."""

@@ -54,7 +54,7 @@ PATHS: list[tuple[list[Event], list[State], list[Action]]] = [
     (
         [E.TIMER, E.EXIT],
         [S.BACKOFF, S.BACKOFF],
-        [A.FORK, A.COUNT, A.END_UNIT, A.WAIT],
+        [A.FORK, A.BRAKE, A.END_UNIT, A.WAIT],
     ),
     (
         [E.TIMER, E.FORKED, E.EXIT],
@@ -105,6 +105,14 @@ def test_fifth_boot_failure_in_a_row_gives_up() -> None:
         brake = brake.after_end(was_ready=False, ran_s=1000)
         seen.append((brake.delay_s, brake.gives_up))
     assert seen == [(0, False), (1, False), (2, False), (4, False), (8, True)]
+
+
+def test_forks_that_fail_are_tried_again_for_ever() -> None:
+    brake = Brake()
+    for _ in range(100):
+        brake = brake.not_forked()
+    assert brake == Brake(ends=100, boot_failures=0)
+    assert brake.delay_s == 60
 
 
 def test_becoming_ready_forgives_boot_failures() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -120,6 +121,20 @@ def test_child_that_never_boots_stops_the_tree(tree: Opener, home: Path) -> None
         b"alert: cannot start: qmail-lookup ended before it was ready, again and again;"
         b" giving up"
     )
+
+
+def test_shortage_of_descriptors_in_start_is_waited_out(tree: Opener) -> None:
+    made = tree(pace=0.01)
+    pids = made.up()
+    before = resource.prlimit(made.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(made.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    os.kill(pids["lookup"], signal.SIGKILL)
+    line = b"warning: unable to start qmail-lookup: no sockets to be had: "
+    for times in range(1, 8):
+        made.wait_log((line + b"Too many open files\n") * times)
+    resource.prlimit(made.pid, resource.RLIMIT_NOFILE, before)
+    [again] = made.wait("ready", role="lookup")
+    made.wait_met({(made.pid_of(again), "send"), (pids["send"], "lookup")})
 
 
 def test_isolated_remote_is_given_to_send_and_not_started_again(tree: Opener) -> None:

@@ -140,3 +140,40 @@ def test_without_a_thread_to_be_had_what_blocks_is_deferred(
     monkeypatch.setattr(threading.Thread, "start", start)
     crew.add(work("blocking", BLOCKS))
     assert ended.next() == "blocking deferred"
+
+
+def test_without_any_thread_all_but_what_blocks_is_done_by_the_caller(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ended = Ended()
+    crew = Crew[str](ended.put)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        rounds.go.release()
+        crew.add(work("short", 1000))
+        assert ended.next() == "short in MainThread"
+        crew.add(work("program", BLOCKS))
+        assert ended.next() == "program deferred"
+    crew.add(work("after"))
+    assert ended.next() != "after in MainThread"
+
+
+def test_second_thread_that_cannot_be_had_leaves_the_work_to_the_first(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ended = Ended()
+    crew = Crew[str](ended.put)
+    crew.add(work("first", 1000))
+    assert rounds.begun.get(timeout=WAIT_S) == {1000}
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        crew.add(work("second"))
+    rounds.go.release()
+    names = {ended.next(), ended.next()}
+    assert len({name.split(" in ")[1] for name in names}) == 1

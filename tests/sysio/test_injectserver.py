@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,25 +251,6 @@ def test_received_line_tells_the_real_uid(make: Make, open_tmp: Path) -> None:
         assert mess.startswith(b"Received: (qmail %d invoked %b);" % (os.getpid(), who))
         todo = (service.queue / f"todo/{messid}").read_bytes()
         assert todo.startswith(b"u%d\0p%d\0" % (uid, os.getpid()))
-
-
-def test_shortage_of_descriptors_pauses_accepting(make: Make, open_tmp: Path) -> None:
-    service = make()
-    name = service.listen(open_tmp)
-    listen = service.server._listen
-    assert isinstance(listen, socket.socket)
-    failures = iter([OSError(24, "Too many open files")])
-
-    class Short(socket.socket):
-        def accept(self) -> tuple[socket.socket, object]:
-            for failure in failures:
-                raise failure
-            return super().accept()
-
-    service.server._listen = Short(fileno=listen.detach())
-    client = service.connect(name, os.getuid())
-    send(client, message_frames(1, b"x", GOOD))
-    assert service.result(client)[:2] == (1, 0)
 
 
 def test_client_that_reads_no_answers_is_dropped(

@@ -33,3 +33,23 @@ def test_what_is_raised_reaches_the_caller() -> None:
             threads(lambda each: 1 // each, [3, 2, 1, 0])
     finally:
         threads.close()
+
+
+@pytest.mark.parametrize("threads_left", [0, 1, 3])
+def test_without_threads_the_caller_does_it_all(
+    threads_left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(range(threads_left))
+    start = threading.Thread.start
+
+    def rarely(self: threading.Thread) -> None:
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    threads = Threads()
+    monkeypatch.setattr(threading.Thread, "start", rarely)
+    try:
+        assert threads(str, range(100)) == [str(each) for each in range(100)]
+    finally:
+        threads.close()

@@ -297,3 +297,35 @@ def test_question_of_many_parts_takes_several_statements(
     asked.wait(other)
     assert other == [[(0, b"x")]]
     assert max(arms) == sqllink.PARTS_MAX
+
+
+def test_without_a_thread_there_is_trouble_until_there_is_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    loop, states = Loop(), list[bytes | None]()
+    servers = parse_sqlserver(database.sqlserver)
+    before = set(threading.enumerate())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        link = SqlLink(loop, servers, lambda _line: None, states.append)
+        loop.turn(0)
+    got: list[Answer] = []
+    link.ask(about(b"1"), queries(ECHO), got.append)
+    assert is_trouble(got.pop(), b"no thread is to be had")
+    deadline_mono = clock.mono() + DEADLINE_S
+    while len(states) < 2:
+        assert clock.mono() < deadline_mono
+        loop.turn(1.0)
+    assert states[1] is None
+    link.ask(about(b"1"), queries(ECHO), got.append)
+    while not got:
+        assert clock.mono() < deadline_mono
+        loop.turn(1.0)
+    assert got == [ONE]
+    [thread] = set(threading.enumerate()) - before
+    link.close()
+    thread.join(DEADLINE_S)
+    loop.close()

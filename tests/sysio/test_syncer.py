@@ -273,3 +273,25 @@ def test_sync_now_syncs_directories_only_at_full(
         sync_now([fd, fd], level)
     assert calls == [fd]
     os.close(fd)
+
+
+def test_without_a_thread_requests_fail_until_there_is_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bench = make(Durability.FULL)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        fd = bench.commit("first")
+        bench.turn_until_idle()
+    [(name, error)] = bench.answers
+    assert name == "first"
+    assert error is not None
+    assert error.errno == errno.EAGAIN
+    assert is_closed(fd)
+    assert not bench.calls
+    bench.commit("second")
+    bench.turn_until_idle()
+    assert bench.names() == ["second"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from qsend.sysio import endpoint
 from qsend.sysio.wiring import Wiring
 
 NOBODY: frozenset[str] = frozenset()
@@ -64,3 +65,21 @@ def test_classic_program_gets_a_stream_and_ours_packets(wiring: Wiring) -> None:
     assert ends.own["classic-lspawn"].type == socket.SOCK_STREAM
     assert ends.own["remote0"].type == socket.SOCK_SEQPACKET
     ends.close()
+
+
+def test_ends_that_cannot_all_be_had_are_given_up(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[socket.socket] = []
+
+    def pair() -> tuple[socket.socket, socket.socket]:
+        if len(made) == 4:
+            raise OSError(24, "Too many open files")
+        made.extend(socket.socketpair())
+        return made[-2], made[-1]
+
+    monkeypatch.setattr(endpoint, "pair", pair)
+    with pytest.raises(OSError, match="Too many"):
+        wiring.connect("send", ["lookup", "lspawn"], NOBODY)
+    wiring.drop("send")
+    assert [sock.fileno() for sock in made] == [-1] * 4
