@@ -116,9 +116,10 @@ def _run(home: str, args: Sequence[str], number: int, stdout: int = -3) -> bool:
 
 
 def queue_by_smtp(port: str, number: int, sender: str, recips: list[str]) -> bool:
+    lines = content(number).replace(b"\n", b"\r\n")
     try:
         with smtplib.SMTP("127.0.0.1", int(port), "c.example", WAIT_S) as client:
-            refused = client.sendmail(sender, recips, content(number))
+            refused = client.sendmail(sender, recips, lines)
     except (OSError, smtplib.SMTPException):
         return False
     return not refused

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture import kills
+from tests.torture import kills, world
 from tests.tree.harness import Tree
 
 KILLS = 200
@@ -29,6 +29,8 @@ def test_two_hundred_kills_lose_nothing(tree: Tree, tmp_path: Path) -> None:
     found = kills.run(tree, KILLS, random.Random(seed), tmp_path)
     tell(f"kills: {dict(found.kills)}", *found.ledger.summary())
     found.ledger.check()
+    ways = {number % len(world.ENTRANCES) for number in found.ledger.accepted}
+    assert ways == set(range(len(world.ENTRANCES)))
     assert found.kills.total() >= KILLS
     assert all(found.kills[title] >= 5 for title in kills.TITLES), found.kills
     tell(f"left for the sweep: {kills.sweep(tree)}")
