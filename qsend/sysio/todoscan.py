@@ -1,16 +1,18 @@
 """Finding the messages in todo/ that enqueue did not tell of.
 
 A foreign qmail-queue tells by lock/trigger, which stays unread for a moment after
-each pull, so that a storm of them costs few scans. A crash may tell nobody: todo/ is
+each scan, so that a storm of pulls costs few of them. A crash may tell nobody: todo/ is
 read at the start and then from time to time. Source: qmail-send.c todo_do().
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from qsend.core import logline
 from qsend.core.model import MessId
+from qsend.sysio import clock
 from qsend.sysio.fsq import Queue
 from qsend.sysio.loop import READ, Loop, Timer
 from qsend.sysio.trigger import Trigger
@@ -39,6 +41,7 @@ class TodoScan:
         self._known = known
         self._say = say
         self._timer: Timer | None = None
+        self._scanned_mono = -math.inf
 
     def start(self) -> None:
         """Listen to the trigger, and scan."""
@@ -50,6 +53,7 @@ class TodoScan:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(RESCAN_S, self.scan)
+        self._scanned_mono = clock.mono()
         try:
             for messid in self._queue.list_todo():
                 self._known(messid)
@@ -58,7 +62,11 @@ class TodoScan:
 
     def _triggered(self, _mask: int) -> None:
         self._loop.unregister(self._trigger.fileno())
-        self._loop.call_later(TRIGGER_PAUSE_S, self._rescan)
+        pause_s = self._scanned_mono + TRIGGER_PAUSE_S - clock.mono()
+        if pause_s > 0:
+            self._loop.call_later(pause_s, self._rescan)
+        else:
+            self._rescan()
 
     def _rescan(self) -> None:
         self._trigger.reset()
