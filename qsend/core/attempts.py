@@ -191,11 +191,13 @@ class Attempts:
                     if len(keep) != len(entries):
                         self.waiting[job.channel].sift(destination, keep)
 
-    def suspect(self, messid: MessId, cause: Cause) -> bool:
+    def suspect(self, messid: MessId, cause: Cause, *, alone: bool) -> bool:
         """Note whether a delivery crashed; True when it did so for a second time.
 
-        A suspect is attempted alone; the second crash holds the message. The loss
-        of a user's own child does not count: he can kill it as often as he likes.
+        A suspect is attempted alone; the second crash holds the message. Deliveries
+        that were not `alone` may have been lost with one process: they are one crash.
+        The loss of a user's own child does not count: he can kill it as often as he
+        likes.
         """
         match cause:
             case Cause.NORMAL | Cause.UNREACHABLE | Cause.MANGLED | Cause.UNRESOLVED:
@@ -205,7 +207,7 @@ class Attempts:
                 self.suspects.setdefault(messid, 0)
                 return False
             case Cause.CRASHED:
-                crashes = self.suspects.get(messid, 0) + 1
+                crashes = self.suspects.get(messid, 0) + 1 if alone else 1
             case _:
                 assert_never(cause)
         if crashes < CRASHES_HELD:
@@ -224,7 +226,10 @@ class Attempts:
         dying: bool,
         verdict: bytes | None = None,
     ) -> StartDelivery:
-        attempt = Attempt(job.channel, destination, len(offsets), verdict is None)
+        alone = message.messid in self.suspects
+        attempt = Attempt(
+            job.channel, destination, len(offsets), verdict is None, alone
+        )
         self.running[job.channel] += 1
         job.running += len(offsets)
         recips = []
@@ -242,7 +247,7 @@ class Attempts:
             destination.key,
             message.sender,
             tuple(recips),
-            message.messid in self.suspects,
+            alone,
             verdict,
         )
 

@@ -257,7 +257,8 @@ class Manager(Lifecycle):
         if message is None or job is None:
             self._actions.append(logline.delivery(delid, letter, text))
             return  # the message was removed or set aside meanwhile
-        if self.attempts.suspect(message.messid, cause):
+        alone = delivery.attempt.alone
+        if self.attempts.suspect(message.messid, cause, alone=alone):
             text_held = f"message {message.messid} is held: its delivery crashed twice"
             self._actions += [logline.alert(text_held), SaveHolds()]
         if letter is Letter.DEFERRAL and delivery.dying and cause not in _UNJUDGED:

@@ -375,6 +375,16 @@ def test_message_that_crashes_its_child_twice_is_held_and_others_go_on() -> None
     assert [event.recip for event in sim.delivered] == [b"good@x"]
 
 
+def test_recipients_lost_with_one_process_are_one_crash() -> None:
+    queue, _ = queue_of(envelope(b"a@here", b"b@here", b"c@x"))
+    sim = Sim(queue, Script(CRASHED))
+    sim.run()
+    assert not sim.manager.attempts.held
+    sim.clocks.wall += 400
+    sim.run()
+    assert sim.manager.attempts.held
+
+
 def test_user_who_kills_his_own_child_holds_up_nobody_elses_mail() -> None:
     queue, _ = queue_of(envelope(b"killer@here", b"slow@x"))
     script = Script()
