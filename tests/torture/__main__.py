@@ -26,6 +26,8 @@ from tests.tree.harness import ROOT, Installation, Tree, install
 
 KEPT = ROOT / ".torture"
 KILLS = 250
+REPEATS = 4
+"""Second deaths for each first one."""
 CUTS = 2500
 BOOTS = 10
 Run = Callable[[int, Installation, Path], Counter[str]]
@@ -55,12 +57,13 @@ def random_kills(unit: int, there: Installation, place: Path) -> Counter[str]:
 def call_by_call(unit: int, there: Installation, place: Path) -> Counter[str]:
     """kill -9 at each system call of a message's life."""
     with Tree(there, place / "home") as tree:
-        dead, ledger = deaths.run(tree, random.Random(unit), place, unit, DEATHS.units)
-    ledger.check()
-    by_title: Counter[str] = Counter()
-    for name, count in dead.items():
+        found = deaths.run(tree, place, *deaths.SERIES[unit], REPEATS)
+        found.ledger.check()
+        kills.sweep(tree)
+    by_title = Counter({"twice": found.again.total()})
+    for name, count in found.deaths.items():
         by_title[name.split()[0]] += count
-    return by_title + _books(ledger)
+    return by_title + _books(found.ledger)
 
 
 def power_cuts(unit: int, _there: Installation, place: Path) -> Counter[str]:
@@ -104,12 +107,11 @@ def level_qmail(unit: int, _there: Installation, place: Path) -> Counter[str]:
     return done
 
 
-DEATHS = Stage("kill -9 at every system call", 48, call_by_call)
 STAGES = (
     Stage("power cuts at level full", 10, power_cuts),
     Stage("syncs left out", 1, needed_syncs),
     Stage("power cuts at level qmail", 1, level_qmail),
-    DEATHS,
+    Stage("kill -9 at every system call", len(deaths.SERIES), call_by_call),
     Stage("random kills under load", 20, random_kills),
 )
 
@@ -127,20 +129,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
     parser.add_argument("--fresh", action="store_true", help="forget earlier units")
     parser.add_argument("--only", default="", help="stages whose name has this in it")
+    parser.add_argument("--most", type=int, default=1000, help="units to do now")
     args = parser.parse_args()
     if args.fresh and KEPT.exists():
         shutil.rmtree(KEPT)
     KEPT.mkdir(exist_ok=True)
     stages = [stage for stage in STAGES if args.only in stage.name]
-    units = [(stage, unit) for stage in stages for unit in range(stage.units)]
+    every = [(stage, unit) for stage in stages for unit in range(stage.units)]
+    units = [each for each in every if not _is_done(*each)][: args.most]
     place = Path(tempfile.mkdtemp(prefix="qsend-torture-", dir="/tmp"))
     place.chmod(0o755)
     try:
         there = install(place / "venv")
         for number, (stage, unit) in enumerate(units):
             _progress(number, len(units), stage, unit)
-            if not _kept(stage, unit).exists():
-                _keep(stage, unit, there, place / f"unit{number}")
+            _keep(stage, unit, there, place / f"unit{number}")
     finally:
         shutil.rmtree(place)
     _progress_end()
@@ -149,6 +152,12 @@ def main() -> int:
 
 def _kept(stage: Stage, unit: int) -> Path:
     return KEPT / f"{stage.name.replace(' ', '-')}.{unit}.json"
+
+
+def _is_done(stage: Stage, unit: int) -> bool:
+    """Whether it was run to its end and found nothing; else it is run again."""
+    path = _kept(stage, unit)
+    return path.exists() and not json.loads(path.read_text())["wrong"]
 
 
 def _keep(stage: Stage, unit: int, there: Installation, place: Path) -> None:
@@ -186,14 +195,16 @@ def _table(stages: list[Stage]) -> int:
     for stage in stages:
         done: Counter[str] = Counter()
         seconds = 0.0
-        for unit in range(stage.units):
+        kept = [each for each in range(stage.units) if _kept(stage, each).exists()]
+        for unit in kept:
             row = json.loads(_kept(stage, unit).read_text())
             done.update(row["done"])
             seconds += row["seconds"]
             if row["wrong"]:
                 all_wrong.append(f"{stage.name} {unit}: {row['wrong']}")
         counts = ", ".join(f"{count} {name}" for name, count in done.items())
-        sys.stdout.write(f"{stage.name:32} {seconds:7.0f} s  {counts}\n")
+        much = f"{len(kept)}/{stage.units}"
+        sys.stdout.write(f"{stage.name:32} {much:>5} {seconds:7.0f} s  {counts}\n")
     sys.stdout.write("".join(f"\nWRONG {each}\n" for each in all_wrong))
     return 1 if all_wrong else 0
 

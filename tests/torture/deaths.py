@@ -1,246 +1,229 @@
 """kill -9 at every system call of one message's life, one call after the other.
 
-strace is attached to one process of a running tree and kills it when it makes its
-k-th call of a name; k goes up until the process survives the message. What is on the
-disk then is what the calls before made, and start replaces the process. In a second
-round every new process dies at its own k-th call too, so that recovery is cut off.
-Source: strace(1), --inject=...:signal=KILL:when=K (counted for each thread).
+A process of a running tree dies at its k-th call on the queue or on mail; k goes up
+until the process survives the message. What is on the disk then is what the calls
+before made, and start replaces the process. Each death comes again with a second one,
+at another call of the tree's recovery each time. Nothing is flushed and no tree is
+started anew: the queue must become empty by itself.
 """
 
 from __future__ import annotations
 
-import os
+import functools
 import random
-import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from qsend.sysio import clock
-from tests.torture import injector, kills, world
-from tests.torture.kills import Killer, waiting
+from qsend.sysio.controlclient import ControlClient
+from tests.torture import deathpoints, injector, kills, world
+from tests.torture.deathpoints import PAGE, TITLES, Board
+from tests.torture.kills import Killer
 from tests.torture.ledger import Ledger
-from tests.tree.harness import Tree, until
+from tests.tree.harness import Tree
 
-CALLS = (
-    "openat", "write", "pwrite64", "fsync", "syncfs", "linkat", "unlinkat",
-    "utimensat", "ftruncate", "renameat", "mkdirat", "close",
-)  # fmt: skip
-VICTIMS = (
-    "qmail-queue", "qmail-send", "qmail-clean", "qmail-lspawn", "qmail-local",
-    "qmail-remote",
-)  # fmt: skip
-WAYS = (6, 1, 9)
+WAYS = (6, 1, 9, 10)
 """Messages by their number modulo all ways: with failures on both channels, with one
-remote recipient, a list."""
-RECOVERY = ("openat", "unlinkat", "fsync", "linkat", "write")
-MOST = 60
-"""No process makes more calls of a name for one message."""
+remote recipient, a list, with a deferral."""
+START, ROOT = "qmail-start", "root"
+"""Who works the queue without a tree: start while it begins, and root's qmail-queue."""
+SERIES: tuple[tuple[str, int], ...] = (
+    *((title, way) for title in TITLES[1:-1] for way in WAYS),
+    (START, 6),
+    (ROOT, 6),
+)
+"""(who dies, the way of the messages)."""
+LINES = 2
+"""All messages have 100 lines, so that each makes the same calls."""
+MOST = 1000
+"""No process makes so many calls for one message."""
+STEP = 7919
+"""Strides through the calls of recovery; a prime."""
 WAIT_S = 30.0
-QUIET_S = 2.0
-"""A tree that says nothing for so long has deferred what is left."""
-PATIENCE = 3
-"""Deaths after which start's brake takes longer than a new tree."""
+DIRECT = """
+import sys
+from qsend.sysio import mailqueue
+text, sender, *recips = (each.encode() for each in sys.argv[1:])
+mailqueue.inject(HOME, [text], sender, recips, {})
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """Where a process is to die; `again` in its recovery too."""
+class Outcome:
+    """Where how many died, the first and the second time, and the books."""
 
-    title: str
-    call: str
-    at: int
-    way: int
-    again: bool = False
+    deaths: Counter[str]
+    again: Counter[str]
+    ledger: Ledger
 
 
 class Deaths:
     """A tree in which processes die at given calls."""
 
-    def __init__(self, tree: Tree, killer: Killer, place: Path) -> None:
-        """`killer` has started the tree; `place` is for what strace writes."""
+    def __init__(self, tree: Tree, place: Path) -> None:
+        """`place` is for what the tree and the test share."""
         self.deaths: Counter[str] = Counter()
+        self.again: Counter[str] = Counter()
         self.accepted: set[int] = set()
+        path = place / "board"
+        path.write_bytes(bytes(PAGE))
+        patch = deathpoints.text(str(path), str(tree.home))
+        self.killer = Killer(tree, random.Random(0), patch)
+        self.board = Board(str(path))
+        self._patch = patch
         self._tree = tree
-        self._killer = killer
-        self._log = place / "strace"
-        self._round = self._since_start = 0
+        self._round = 0
 
-    def strike(self, point: Point) -> bool:
-        """Let one message meet a death; whether the process died."""
-        pid = self._victim(point.title)
-        number = self._next(point.way)
-        with _attached(pid, point.call, point.at, self._log) as strace:
-            home = str(self._tree.home)
-            if injector.put(home, "library", number):
-                self.accepted.add(number)
-            died = self._is_dead(strace)
-        if died:
-            self.deaths[f"{point.title} {point.call}"] += 1
-            if point.again:
-                self._strike_recovery(point)
-            self._renew()
-        self.settle()
-        return died
+    def run(self, title: str, way: int, repeats: int) -> None:
+        """Let `title` die at each of its calls for such a message.
 
-    def _renew(self) -> None:
-        """Kill the tree from time to time: start waits longer after each death."""
-        self._since_start += 1
-        if self._since_start == PATIENCE:
-            self._since_start = 0
-            self._killer.strike_start()
-            self._killer.start()
+        Each death comes once alone and `repeats` times with another in recovery.
+        """
+        strike = functools.partial(
+            {START: self._strike_start, ROOT: self._strike_root}.get(
+                title, functools.partial(self._strike, title)
+            ),
+            way,
+        )
+        if title not in (START, ROOT):
+            self.killer.start()
+        for at in range(1, MOST):
+            strike(at)
+            if not self._note():
+                break
+            self._repeat(strike, at, repeats)
+        else:
+            raise AssertionError(f"{title} never survived a message")
+        if not self.killer.logs or not self.killer.is_up():
+            self.killer.start()
+        self._wait_over()
 
-    def settle(self) -> None:
-        """Have everything delivered, by a new tree when the old one gave up."""
-        end_mono = clock.mono() + 2 * WAIT_S
-        while True:
-            if not self._killer.is_up():
-                self._killer.start()
-            if not waiting(self._tree):
-                return
-            assert clock.mono() < end_mono, waiting(self._tree)
-            self._tree.run("release", "all", check=False)
-            self._tree.run("flush", "all", check=False)
-            log = self._killer.logs[-1]
-            log.wait_for(len(log.lines) + 20, 0.1)
+    def _repeat(self, strike: Callable[..., None], at: int, repeats: int) -> None:
+        """The same death, and another while the tree recovers."""
+        calls = self.board.recovery_calls
+        for number in range(repeats if calls else 0):
+            strike(at, 1 + (at + number * MOST) * STEP % calls)
+            self._note()
 
-    def _strike_recovery(self, point: Point) -> None:
-        """The next process, whatever it is, dies at the same call of its own."""
-        if not self._killer.is_up():
-            return
+    def _note(self) -> bool:
+        """Count the deaths of one strike; False for none."""
+        self.board.disarm()
+        found = [" ".join(each) for each in self.board.deaths()]
+        self.deaths.update(found[:1])
+        self.again.update(found[1:])
+        return bool(found)
+
+    def _strike(self, title: str, way: int, at: int, again_at: int = 0) -> None:
+        """Have a message taken and delivered while a process of the tree dies."""
+        self.board.arm(title, at, again_at)
+        number = self._next(way)
+        if injector.put(str(self._tree.home), "library", number):
+            self.accepted.add(number)
+        self._wait_over()
+
+    def _strike_start(self, way: int, at: int, again_at: int = 0) -> None:
+        """start dies while it begins; the next one finds what that left."""
+        number = self._next(way)
+        if injector.put(str(self._tree.home), "library", number):
+            self.accepted.add(number)
+        self.board.arm(START, at, again_at)
+        self.killer.start()
+        if not self._wait_start():
+            self.killer.start()
+            if not self._wait_start():
+                self.killer.start()
+        self._wait_over()
         assert self._tree.process is not None
-        start = self._tree.process.pid
-        call = RECOVERY[self._round % len(RECOVERY)]
-        with _attached(start, call, 1 + point.at % 8, self._log):
-            for pid in self._tree.pids("qmail-send"):
-                os.kill(pid, signal.SIGKILL)
-            end_mono = clock.mono() + 3
-            while b"killed by SIGKILL" not in self._log.read_bytes():
-                if clock.mono() > end_mono or not self._killer.is_up():
-                    return
-                self._killer.pause()
-        self.deaths[f"recovery {call}"] += 1
+        self._tree.process.terminate()
+        assert self._tree.process.wait(WAIT_S) == 0
 
-    def _victim(self, title: str) -> int:
-        """The process to die; a message brings forth the ones for recipients."""
-        found: list[int] = []
+    def _wait_start(self) -> bool:
+        """Whether start lives to have its children."""
+        end_mono = clock.mono() + WAIT_S
+        log = self.killer.logs[-1]
+        while self.killer.is_up():
+            assert clock.mono() < end_mono
+            if any(line.text.startswith(b"status: ") for line in log.lines):
+                return True
+            log.wait_for(len(log.lines) + 1, 0.01)
+        return False
 
-        def is_there() -> bool:
-            if not self._killer.is_up():
-                self._killer.start()
-            found[:] = self._tree.pids(title)
-            if not found and title == "qmail-local":
-                number = self._next(0)
-                if injector.put(str(self._tree.home), "library", number):
-                    self.accepted.add(number)
-            return bool(found)
-
-        until(is_there)
-        return found[0]
+    def _strike_root(self, way: int, at: int, again_at: int = 0) -> None:
+        """root's own qmail-queue dies; nobody works the queue."""
+        number = self._next(way)
+        names = [injector.address(each, number) for each in injector.kinds_of(number)]
+        self.board.arm(START, at)
+        done = subprocess.run(
+            [
+                *(str(self._tree.installation.python), "-c", self._patch + DIRECT),
+                injector.content(number).decode(),
+                *(injector.address("sender", number), *names),
+            ],
+            cwd="/",
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode in (0, -9), done.stderr
+        if done.returncode == 0:
+            self.accepted.add(number)
 
     def _next(self, way: int) -> int:
-        """The number of a new message with recipients of this way."""
-        self._round += 1
-        return self._round * len(injector.WAYS) + way
+        """The number of a new message with recipients of this way, LINES long."""
+        while True:
+            self._round += 1
+            if self._round % len(injector.WAYS) == way and self._round % 4 == LINES:
+                return self._round
 
-    def _is_dead(self, strace: subprocess.Popen[bytes]) -> bool:
-        """Whether the process died before all was delivered, or the tree was idle."""
-        log = self._killer.logs[-1]
-        quiet_mono = clock.mono() + QUIET_S
-        while strace.poll() is None and waiting(self._tree):
-            if log.wait_for(len(log.lines) + 1, 0.02):
-                quiet_mono = clock.mono() + QUIET_S
-            if clock.mono() > quiet_mono:
-                break
-        return b"killed by SIGKILL" in self._log.read_bytes()
+    def _wait_over(self) -> None:
+        """Wait until the queue is empty and who died is replaced."""
+        end_mono = clock.mono() + WAIT_S
+        log = self.killer.logs[-1]
+        seen = len(log.lines)
+        while not self._is_over():
+            assert self.killer.is_up(), self._story(seen)
+            assert clock.mono() < end_mono, self._story(seen)
+            before = len(log.lines)
+            log.wait_for(before + 1, 0.02)
+            if any(b" is held: " in line.text for line in log.lines[before:]):
+                self._release()
 
+    def _is_over(self) -> bool:
+        return not kills.waiting(self._tree) and self.board.is_replaced()
 
-class _attached:
-    """strace on a process and its threads and children, until the end of the block."""
-
-    def __init__(self, pid: int, call: str, at: int, log: Path) -> None:
-        log.write_bytes(b"")
-        inject = f"inject={call}:signal=KILL:when={at}"
-        self._strace = subprocess.Popen(
-            [
-                *("strace", "-f", "-p", str(pid), "-o", str(log)),
-                *("-e", f"trace={call}", "-e", inject),
-            ],
-            stderr=subprocess.DEVNULL,
-        )
-        self._pid = pid
-
-    def __enter__(self) -> subprocess.Popen[bytes]:
-        until(self._is_attached)
-        return self._strace
-
-    def __exit__(self, *_: object) -> None:
-        self._strace.terminate()
+    def _release(self) -> None:
+        """A message is held that met two deaths of remote: the operator has looked."""
+        client = ControlClient(str(self._tree.home))
         try:
-            self._strace.wait(1)
-        except subprocess.TimeoutExpired:
-            # It may miss a signal while it waits; the kernel lets go of what it held.
-            self._strace.kill()
-            self._strace.wait(10)
+            client.ask_one("release", what="all")
+        finally:
+            client.close()
 
-    def _is_attached(self) -> bool:
-        if self._strace.poll() is not None:
-            return True
-        try:
-            tasks = Path(f"/proc/{self._pid}/task").iterdir()
-            return all(
-                f"TracerPid:\t{self._strace.pid}\n" in (each / "status").read_text()
-                for each in tasks
-            )
-        except (FileNotFoundError, ProcessLookupError):
-            return True
+    def _story(self, seen: int) -> str:
+        lines = [line.text.decode() for line in self.killer.logs[-1].lines[seen:]]
+        left = [str(each) for each in kills.waiting(self._tree)]
+        return "\n".join([*lines, *left, str(self.board.deaths())])
 
 
-def points(chance: random.Random, part: int, parts: int) -> Iterator[Iterator[Point]]:
-    """The points of a kind, call and message in their order; every `parts`-th of them.
-
-    All parts from 0 on are all points.
-    """
-    every = [(title, call, way) for title in VICTIMS for call in CALLS for way in WAYS]
-    random.Random(parts).shuffle(every)
-    for title, call, way in every[part::parts]:
-        yield (
-            Point(title, call, at, way, again=chance.random() < 0.2)
-            for at in range(1, MOST)
-        )
-
-
-def run(
-    tree: Tree,
-    chance: random.Random,
-    place: Path,
-    part: int,
-    parts: int,
-) -> tuple[Counter[str], Ledger]:
-    """Kill at a part of all points; how often where, and the books."""
-    sink = world.Sink(chance)
-    killer = Killer(tree, chance)
+def run(tree: Tree, place: Path, title: str, way: int, repeats: int = 1) -> Outcome:
+    """Kill at all points of one series; where, and the books."""
+    sink = world.Sink(random.Random(0))
+    deaths = Deaths(tree, place)
     try:
         with world.listening(sink) as port:
-            world.set_up(tree, port)
-            killer.start()
-            deaths = Deaths(tree, killer, place)
-            for series in points(chance, part, parts):
-                for point in series:
-                    if not deaths.strike(point):
-                        break
-            kills.finish(tree, killer)
+            world.set_up(tree, port, entrances=())
+            deaths.run(title, way, repeats)
+            kills.end(tree, deaths.killer)
     finally:
-        killer.close()
+        deaths.killer.close()
     ledger = Ledger()
     ledger.accepted.update(deaths.accepted)
-    for log in killer.logs:
+    for log in deaths.killer.logs:
         ledger.read_log(log.lines)
     ledger.arrived.update(sink.arrived)
     ledger.faults += [f"{each} arrived mutilated" for each in sink.mutilated]
     for maildir, kinds in world.maildirs(tree).items():
         ledger.read_maildir(maildir, *kinds)
-    return deaths.deaths, ledger
+    return Outcome(deaths.deaths, deaths.again, ledger)

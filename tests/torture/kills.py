@@ -36,18 +36,20 @@ class Outcome:
 class Killer:
     """A tree that is killed piece by piece and started again."""
 
-    def __init__(self, tree: Tree, chance: random.Random) -> None:
+    def __init__(self, tree: Tree, chance: random.Random, patch: str = "") -> None:
+        """`patch` is Python that each start runs first."""
         self.logs: list[Log] = []
         self.kills: Counter[str] = Counter()
         self._tree = tree
         self._chance = chance
+        self._patch = patch
         self._seen: dict[int, psutil.Process] = {}
 
     def start(self) -> None:
         """Start the tree; what is left of the one before may still hold the lock."""
         end_mono = clock.mono() + 30
         while True:
-            self._tree.start(until=b"")
+            self._tree.start(until=b"", patch=self._patch)
             assert self._tree.process is not None
             log = follow(self._tree)
             self.logs.append(log)

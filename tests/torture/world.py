@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,11 +101,17 @@ def listening(sink: Sink) -> Iterator[int]:
         controller.stop()
 
 
-def set_up(tree: Tree, port: int, durability: str = "full") -> dict[str, int]:
+def set_up(
+    tree: Tree,
+    port: int,
+    durability: str = "full",
+    entrances: Sequence[str] = ("smtp", "qmtp", "qmqp"),
+) -> dict[str, int]:
     """Controls, aliases and Maildirs.
 
     Args:
         port: of the sink.
+        entrances: those by network that are open.
     Returns: the port of each entrance by network.
     """
     tree.control("durability", f"{durability}\n")
@@ -122,12 +128,12 @@ def set_up(tree: Tree, port: int, durability: str = "full") -> dict[str, int]:
     )
     for name in MAILDIRS:
         tree.maildir(name)
-    entrances = dict(zip(("smtp", "qmtp", "qmqp"), free_ports(3), strict=True))
-    for name, number in entrances.items():
+    ports = dict(zip(entrances, free_ports(len(entrances)), strict=True))
+    for name, number in ports.items():
         tree.control(f"{name}listen", f"127.0.0.1:{number}\n")
         tree.control(f"tcp.{name}", '127.:allow,RELAYCLIENT=""\n')
         tree.run("tcprules", name)
-    return entrances
+    return ports
 
 
 def maildirs(tree: Tree) -> dict[Path, tuple[str, ...]]:
