@@ -23,6 +23,8 @@ HOST = "bench.example"
 """Whose mail is local."""
 SMTP_PORT, QMQP_PORT = 2525, 6280
 STOP_S = 30.0
+CLOSE_S = 2.0
+"""How long what is deleted next may take to end: some wait for hosts that hang."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +160,7 @@ class System(ABC):
                 start_new_session=True,
             )
 
-    def stop(self) -> None:
+    def stop(self, patience_s: float = STOP_S) -> None:
         """End the tree, by force when it takes long."""
         process, self.process = self.process, None
         if process is None:
@@ -166,7 +168,7 @@ class System(ABC):
         members = proctree.family(process.pid)
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(STOP_S)
+            process.wait(patience_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -178,7 +180,7 @@ class System(ABC):
 
     def close(self) -> None:
         """End it and delete its directory."""
-        self.stop()
+        self.stop(CLOSE_S)
         if self._group is not None:
             self._group.remove()
         shutil.rmtree(self.path)

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pwd import getpwnam
 
-from bench.peers.base import QMQP_PORT, SMTP_PORT, Site
+from bench.peers.base import QMQP_PORT, SMTP_PORT, STOP_S, Site
 from bench.peers.qmailqueue import DEFAULT_DELIVERY, QmailQueue
 from bench.sink import reachable
 from tests.interop import notqmail
@@ -54,12 +54,12 @@ class Notqmail(QmailQueue):
     def roots(self) -> list[int]:
         return super().roots() + [each.pid for each in self._listeners]
 
-    def stop(self) -> None:
+    def stop(self, patience_s: float = STOP_S) -> None:
         for each in self._listeners:
             each.terminate()
             each.wait(10)
         self._listeners.clear()
-        super().stop()
+        super().stop(patience_s)
 
     def queue_program(self) -> list[str]:
         return [notqmail.program("qmail-queue")]

@@ -18,7 +18,7 @@ from pwd import getpwnam
 from bench import source
 from bench.letters import Letter
 from bench.namespace import OWN_HOST
-from bench.peers.base import HOST, SMTP_PORT, Site, System, count_files
+from bench.peers.base import HOST, SMTP_PORT, STOP_S, Site, System, count_files
 from bench.sink import reachable
 
 DAEMONS = Path("/usr/lib/postfix/sbin")
@@ -123,11 +123,11 @@ class Postfix(System):
         maildrop = [self.path / "queue/maildrop"]
         self.wait(lambda: count_files(maildrop) == 0, "maildrop/ is not empty")
 
-    def stop(self) -> None:
+    def stop(self, patience_s: float = STOP_S) -> None:
         # The group of master's children is its own; it ends them all.
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGTERM)
-        super().stop()
+        super().stop(patience_s)
 
     def _start(self, *, has_qmgr: bool) -> None:
         text = _MASTER.format(port=SMTP_PORT, qmgr=_QMGR if has_qmgr else "")

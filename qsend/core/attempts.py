@@ -6,7 +6,7 @@ the manager's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import assert_never
 
 from qsend.core.destinations import Destination, Destinations, Entry, spare_slots
@@ -79,6 +79,8 @@ class Attempts:
             job = message.jobs[channel]
             single = channel is Channel.LOCAL or message.sender.endswith(VERP_TAIL)
             entries = destinations.take(destination, 1 if single else group_max)
+            if destination.running == 1:
+                destination.moved_mono = now_mono
             offsets = [offset for _, offset in entries]
             job.waiting -= len(entries)
             if b"mess:%d" % message.messid in self.held:
@@ -110,6 +112,7 @@ class Attempts:
             elif cause is Cause.NORMAL:
                 destinations.reached(attempt.destination)
         attempt.outstanding -= 1
+        attempt.destination.moved_mono = now_mono
         if attempt.outstanding == 0:
             self.running[attempt.channel] -= 1
             destinations.release(attempt.destination)
@@ -143,6 +146,15 @@ class Attempts:
         found = (self.waiting[channel].get(key) for channel, key in keys)
         return any(each is not None and (each.held or each.failures) for each in found)
 
+    def stalled(
+        self, keys: Collection[tuple[Channel, bytes]], now_mono: float, since_s: float
+    ) -> bool:
+        """Whether mail only waits at each of these, where nothing has ended so long."""
+        found = (self.waiting[channel].get(key) for channel, key in keys)
+        return all(
+            each is not None and each.is_stalled(now_mono, since_s) for each in found
+        )
+
     def is_paused(self, channel: Channel, limit: int) -> bool:
         """Whether memory is short and the channel can start nothing more now.
 
@@ -170,7 +182,7 @@ class Attempts:
         )
 
     def _is_crowded(self, channel: Channel, key: bytes, now_mono: float) -> bool:
-        if self.waiting[channel].has_parked(key):
+        if key in self.waiting[channel].parked:
             return True
         destination = self.waiting[channel].get(key)
         if destination is None or len(self._messages) < CROWD_MAX:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from qsend.core.dues import Dues
 from qsend.core.model import MessId
@@ -17,6 +18,7 @@ class Backlog:
         self._later = Dues()
         self._asking: set[MessId] = set()
         self._parked: dict[MessId, None] = {}
+        self._passed: set[MessId] = set()
 
     @property
     def asking(self) -> int:
@@ -24,16 +26,22 @@ class Backlog:
         return len(self._asking)
 
     @property
+    def passed(self) -> int:
+        """Messages that were passed over."""
+        return len(self._passed)
+
+    @property
     def size(self) -> int:
         """All of them, whatever they wait for, but those that are only due later."""
-        return len(self._waiting) + len(self._asking) + len(self._parked)
+        return sum(map(len, (self._waiting, self._asking, self._parked, self._passed)))
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, messid: MessId) -> None:
-        """Put a number at the end unless it is there already, or asked about."""
-        if messid not in self._members and messid not in self._asking:
+        """Put a number at the end unless it is known already."""
+        known = (self._members, self._asking, self._passed)
+        if not any(messid in each for each in known):
             self._parked.pop(messid, None)
             self._members.add(messid)
             self._waiting.append(messid)
@@ -59,6 +67,14 @@ class Backlog:
         parked, self._parked = self._parked, {}
         for messid in parked:
             self.add(messid)
+
+    def pass_over(self, messid: MessId) -> None:
+        """It waits elsewhere (Destinations.passed) until `call_back`."""
+        self._passed.add(messid)
+
+    def call_back(self, messids: Iterable[MessId]) -> None:
+        """The end of `pass_over`: these are read now."""
+        self._passed.difference_update(messids)
 
     def take(self, most: int, now: int) -> list[MessId]:
         """The next numbers to read, at most `most`."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from qsend.core.model import MessId
+from qsend.core.parking import Parking
 
 RECOUNT_S = 120
 """A failure counts once in this time (qmail tcpto.c)."""
@@ -28,6 +29,10 @@ REFILL_FROM = 500
 """With so few recipients left in memory, messages parked behind them follow."""
 REFILL_TO = 1000
 """So many there are enough for some seconds of work."""
+PASSED_FROM, PASSED_TO = 10, 20
+"""The same for messages in todo that were passed over."""
+STALL_S = 0.1
+"""A destination stalls when for so long none of those that run has ended."""
 
 SPARE_PART = 4
 """One slot in so many is spare: only for destinations that run nothing yet."""
@@ -42,6 +47,7 @@ Entry = tuple[MessId, int]
 class Destination:
     """One destination's queue, limit and health.
 
+    `moved_mono` is when the first of those that run started, or one ended.
     `failures` counts unreachable attempts as tcpto does; `failed_mono` is when
     the count last grew. `error` is what the last one said.
     """
@@ -50,6 +56,7 @@ class Destination:
     limit: int
     waiting: deque[Entry]
     running: int = 0
+    moved_mono: float = 0.0
     failures: int = 0
     failed_mono: float = 0.0
     ill_until_mono: float = 0.0
@@ -60,6 +67,12 @@ class Destination:
     def is_ill(self, now_mono: float) -> bool:
         """Whether connecting again has to wait."""
         return now_mono < self.ill_until_mono
+
+    def is_stalled(self, now_mono: float, since_s: float) -> bool:
+        """Whether nothing has ended for so long, and more than a few wait."""
+        if not self.running or len(self.waiting) < PASSED_FROM:
+            return False
+        return now_mono - self.moved_mono >= since_s
 
     def may_start(self, now_mono: float) -> bool:
         """Whether one more delivery may begin; after a failure only one probes."""
@@ -83,8 +96,8 @@ class Destinations:
         self._ring: deque[Destination] = deque()
         self._second: OrderedDict[bytes, Destination] = OrderedDict()
         self._held: set[bytes] = set()
-        self._parked: dict[bytes, deque[MessId]] = {}
-        self._short: set[bytes] = set()
+        self.parked = Parking(lambda: (REFILL_FROM, REFILL_TO), self._length)
+        self.passed = Parking(lambda: (PASSED_FROM, PASSED_TO), self._length)
         self.waiting = 0
 
     def __iter__(self) -> Iterator[Destination]:
@@ -147,7 +160,7 @@ class Destinations:
             entries.append(waiting.popleft())
         destination.running += 1
         self.waiting -= len(entries)
-        self._note_short(destination.key)
+        self._note_short(destination)
         return entries
 
     def release(self, destination: Destination) -> None:
@@ -216,54 +229,13 @@ class Destinations:
         self.waiting -= len(destination.waiting)
         destination.waiting = deque(keep)
         self.waiting += len(destination.waiting)
-        self._note_short(destination.key)
-
-    def park(self, key: bytes, messid: MessId) -> None:
-        """Keep only the number of a message that waits behind this destination's."""
-        self._parked.setdefault(key, deque()).append(messid)
-
-    def has_parked(self, key: bytes) -> bool:
-        """Whether messages are parked behind this destination."""
-        return key in self._parked
-
-    def parked(self) -> list[MessId]:
-        """Every parked message, each destination's in order."""
-        return [messid for messids in self._parked.values() for messid in messids]
-
-    def take_parked(self, most: int) -> list[MessId]:
-        """Parked messages, at most `most`, whose turn to be in memory has come."""
-        taken: list[MessId] = []
-        for key in list(self._short):
-            messids = self._parked.get(key, deque())
-            room = max(0, REFILL_TO - self._length(key))
-            count = min(most - len(taken), room, len(messids))
-            taken += [messids.popleft() for _ in range(count)]
-            if not messids:
-                self._parked.pop(key, None)
-            # Those just taken count when they have come: they may go elsewhere.
-            if not messids or not room:
-                self._short.discard(key)
-        return taken
-
-    @property
-    def is_short(self) -> bool:
-        """Whether `take_parked` has something to give."""
-        return bool(self._short)
-
-    def unpark(self, messid: MessId) -> bool:
-        """Forget a parked message; False when it is not parked."""
-        for key, messids in self._parked.items():
-            if messid in messids:
-                messids.remove(messid)
-                if not messids:
-                    del self._parked[key]
-                return True
-        return False
+        self._note_short(destination)
 
     def note_short(self) -> None:
         """Find destinations that lost what they had in memory without using it."""
-        for key in self._parked:
-            self._note_short(key)
+        for numbers in (self.parked, self.passed):
+            for key in numbers.destinations():
+                numbers.note(key, self._length(key))
 
     def forget_idle(self, now_mono: float) -> None:
         """Drop destinations without entries, deliveries or recent failures."""
@@ -278,9 +250,9 @@ class Destinations:
                     self._ring.remove(destination)
                 del self._by_key[key]
 
-    def _note_short(self, key: bytes) -> None:
-        if key in self._parked and self._length(key) < REFILL_FROM:
-            self._short.add(key)
+    def _note_short(self, destination: Destination) -> None:
+        for numbers in (self.parked, self.passed):
+            numbers.note(destination.key, len(destination.waiting))
 
     def _length(self, key: bytes) -> int:
         destination = self._by_key.get(key)

@@ -11,13 +11,10 @@ that waits for its time is one pair in a heap. Source: docs/ARCHITECTURE.md.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from qsend.core import bounce, logline, settle
-from qsend.core.backlog import Backlog
 from qsend.core.lastreports import LastReports
-from qsend.core.lifecycle import Lifecycle
 from qsend.core.message import (
     NO_NOTES,
     Delivery,
@@ -33,22 +30,13 @@ from qsend.core.message import (
 )
 from qsend.core.model import Cause, Channel, DelId, Letter, MessId
 from qsend.core.plan import Plan, Purpose
+from qsend.core.reading import FIRST_WAIT_S, Reading
 from qsend.core.retry import next_retry
 from qsend.core.settings import Settings
 
-FIRST_MAX = 1000
-"""Messages attempted from todo at once: what a crash may deliver again stays
-below a second's work, and their descriptors below every usual limit."""
 FIRST_RECIPS_MAX = 20
 """A message with more recipients is preprocessed first: its attempt takes long,
 and its files cost little for each recipient."""
-FIRST_WAIT_S = 5.0
-"""How long a message may wait in todo for a slot: a burst of FIRST_MAX drains in
-less at 200 a second, and slower mail is cheap to write down."""
-LOADS_PER_PUMP = 50
-"""Messages read in one turn; reports and slots are served in between."""
-PUT_OFF_S = 600
-"""How long a message is put off that could only wait in memory."""
 SYSFAIL_S = 123
 """Retry after a system error on a message (qmail-send.c SLEEP_SYSFAIL)."""
 GAVE_UP = b"I'm not going to try again; this message has been in the queue too long.\n"
@@ -56,21 +44,15 @@ _UNJUDGED = (Cause.CRASHED, Cause.MANGLED)
 """Ends of deliveries that nobody judged: not even the last one is a failure."""
 
 
-class Manager(Lifecycle):
+class Manager(Reading):
     """All messages that are in memory or due, and what may be done next."""
 
     def __init__(self, settings: Settings, spread: Callable[[], int]) -> None:
         """`spread` gives numbers from 0 to ILL_SPREAD - 1, at random."""
-        super().__init__(spread)
-        self.settings = settings
-        self.capacity = dict.fromkeys(Channel, 0)
+        super().__init__(settings, spread)
         self.last_reports = LastReports()
-        self.exiting = False
-        self.configure(settings)
-        self.backlog = Backlog()  # whoever looks recipients up says so here
         self.unresolved: set[MessId] = set()  # deferred for want of a lookup
-        self._slow: deque[tuple[float, MessId]] = deque()
-        self._sought: frozenset[bytes] = frozenset()
+        self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
         """Apply new controls from now on."""
@@ -81,36 +63,20 @@ class Manager(Lifecycle):
         """How many attempts the channel's spawners take now; 0 while they are lost."""
         self.capacity[channel] = slots
 
-    def seek(self, key: bytes) -> None:
-        """Have the scheduled mail of one remote destination tried now.
-
-        All scheduled mail has to be read for it, a little in each turn.
-        """
-        dues = self.dues[Channel.REMOTE]
-        self._sought = self._sought | {key} if dues.is_searched else frozenset({key})
-        dues.search()
-
     # --- what the shell reads
-
-    @property
-    def backlog_size(self) -> int:
-        """Messages in todo that are not taken up yet."""
-        return self.backlog.size
 
     def next_wake_s(self, now: int, now_mono: float) -> float | None:
         """Seconds until `pump` has something to do by itself; None for never."""
         waits = [self.attempts.next_wake_mono() - now_mono]
-        waits += [each[0][0] - now_mono for each in (self._slow, self.partial) if each]
+        waits.append(self.next_deadline_mono() - now_mono)
         dues = [
             each.next_due()
             for channel, each in self.dues.items()
-            if not self._is_paused(channel)
+            if not self.is_paused(channel)
         ]
         dues.append(self.backlog.next_due())
         waits += [float(due - now) for due in dues if due is not None]
-        if self.backlog and self.first + self.backlog.asking < FIRST_MAX:
-            waits.append(0.0)
-        if self.dues[Channel.REMOTE].is_searched or self._is_short():
+        if self.has_to_read():
             waits.append(0.0)
         return None if self.exiting else max(0.0, min(waits))
 
@@ -157,7 +123,7 @@ class Manager(Lifecycle):
         if self.attempts.must_park(keys):
             self.preprocess(message)
             return
-        self._slow.append((now_mono + FIRST_WAIT_S, message.messid))
+        self.watch(message.messid, keys, now_mono)
 
     def job_loaded(
         self,
@@ -181,7 +147,7 @@ class Manager(Lifecycle):
             self.dues[channel].push(load.due, message.messid)
             return
         if recips and self._only_wait(keys, now_mono, is_next=load.is_next):
-            self._put_off(load, {key for _, key in keys}, now)
+            self.put_off(load, {key for _, key in keys}, now)
             return
         # Not sooner: what is put off must not count as being in memory.
         notes = message.notes
@@ -296,8 +262,8 @@ class Manager(Lifecycle):
             return
         lifetime = self.settings.lifetime
         self._actions += self.attempts.tend(now, now_mono, lifetime)
-        self._meet_deadlines(now_mono)
-        self._load(now)
+        self.meet_deadlines(now_mono)
+        self.read(now)
         self.fill(now, now_mono)
 
     def fill(self, now: int, now_mono: float) -> None:
@@ -332,67 +298,11 @@ class Manager(Lifecycle):
     ) -> bool:
         if is_next:
             return self.attempts.has_enough(keys)
-        if self.exiting or all(self._is_paused(channel) for channel, _ in keys):
+        if self.exiting or all(self.is_paused(channel) for channel, _ in keys):
+            return True
+        if self.attempts.stalled(keys, now_mono, FIRST_WAIT_S):
             return True
         return self.attempts.crowded(keys, now_mono)
-
-    def _is_paused(self, channel: Channel) -> bool:
-        limit = min(self.settings.limits[channel], self.capacity[channel])
-        return self.attempts.is_paused(channel, limit)
-
-    def _put_off(self, load: LoadJob, keys: set[bytes], now: int) -> None:
-        """Let go of a job that could only wait in memory."""
-        if self.exiting or self._is_paused(load.channel):
-            self.dues[load.channel].push(min(load.due, now), load.messid)
-        elif len(keys) == 1:
-            [key] = keys
-            self.attempts.waiting[load.channel].park(key, load.messid)
-        else:
-            self.dues[load.channel].push(now + PUT_OFF_S, load.messid)
-
-    def _meet_deadlines(self, now_mono: float) -> None:
-        """Write down what has waited in todo for too long."""
-        for deadlines in (self._slow, self.partial):
-            while deadlines and deadlines[0][0] <= now_mono:
-                message = self.messages.get(deadlines.popleft()[1])
-                if message is None or message.phase is not Phase.FIRST:
-                    continue
-                if any(job.waiting or job.settled for job in message.jobs.values()):
-                    self.preprocess(message)
-
-    def _load(self, now: int) -> None:
-        room = min(LOADS_PER_PUMP, FIRST_MAX - self.first - self.backlog.asking)
-        self._actions += map(LoadTodo, self.backlog.take(room, now))
-        for channel, dues in self.dues.items():
-            for messid in self.attempts.waiting[channel].take_parked(LOADS_PER_PUMP):
-                self._load_job(LoadJob(messid, channel, now, is_next=True), now)
-            for _ in range(0 if self._is_paused(channel) else LOADS_PER_PUMP):
-                pair = dues.pop_due(now)
-                if pair is None:
-                    break
-                self._load_job(LoadJob(pair[1], channel, pair[0]), now)
-            self._search(channel)
-
-    def _search(self, channel: Channel) -> None:
-        dues = self.dues[channel]
-        for due, messid in dues.take_searched(LOADS_PER_PUMP):
-            if messid in self.messages:
-                dues.push(due, messid)
-            else:
-                self._actions.append(LoadJob(messid, channel, due, self._sought))
-
-    def _load_job(self, load: LoadJob, now: int) -> None:
-        message = self.messages.get(load.messid)
-        if message is not None and (message.plans or load.channel in message.jobs):
-            if message.phase is not Phase.ENDING:
-                self.dues[load.channel].push(now + 1, load.messid)
-        elif b"mess:%d" % load.messid in self.attempts.held:
-            self.dues[load.channel].push(now + PUT_OFF_S, load.messid)
-        else:
-            self._actions.append(load)
-
-    def _is_short(self) -> bool:
-        return any(each.is_short for each in self.attempts.waiting.values())
 
 
 def _with_line(text: bytes, line: bytes) -> bytes:

@@ -113,7 +113,7 @@ def remove(manager: Manager, messid: MessId) -> bool:
 
 def _withdraw(manager: Manager, channel: Channel, messid: MessId) -> int | None:
     """Take a message out of what waits for its time or its turn; its due."""
-    if manager.attempts.waiting[channel].unpark(messid):
+    if manager.attempts.waiting[channel].parked.remove(messid):
         return 0
     return manager.dues[channel].remove(messid)
 

@@ -151,7 +151,7 @@ class ControlServer:
                 "running": manager.attempts.running[channel],
                 "limit": manager.settings.limits[channel],
                 "slots": manager.capacity[channel],
-                "waiting": waiting.waiting + len(waiting.parked()),
+                "waiting": waiting.waiting + len(waiting.parked),
                 "scheduled": len(manager.dues[channel]),
             }
         now_mono = clock.mono()
@@ -189,7 +189,7 @@ class ControlServer:
 
     def _dues(self, channel: Channel) -> dict[MessId, int]:
         """When each message that is not in memory is due; parked ones are now."""
-        parked = self._manager.attempts.waiting[channel].parked()
+        parked = self._manager.attempts.waiting[channel].parked
         dues = {messid: at for at, messid in self._manager.dues[channel]}
         return {**dict.fromkeys(parked, clock.now()), **dues}
 

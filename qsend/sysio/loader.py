@@ -149,6 +149,15 @@ class Loader:
         rewritten = self._rewritten(messid, envelope.recips)
         if rewritten is None:
             return
+        key = self.routing.key
+        recips = [
+            (each.channel, each.address, key(each.channel, each.address))
+            for each in rewritten
+        ]
+        now_mono = self._clocks.mono()
+        keys = {(channel, key) for channel, _, key in recips}
+        if self._manager.pass_over(messid, keys, now_mono):
+            return
         identity = self._identify(
             messid, any(each.channel is Channel.REMOTE for each in rewritten)
         )
@@ -172,15 +181,11 @@ class Loader:
             mtime_ns,
             identity,
         )
-        key = self.routing.key
         self._manager.todo_loaded(
             message,
-            [
-                (each.channel, each.address, key(each.channel, each.address))
-                for each in rewritten
-            ],
+            recips,
             self._clocks.now(),
-            self._clocks.mono(),
+            now_mono,
             {at: each.note for at, each in enumerate(rewritten) if each.note},
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qsend.core import attempts, destinations, manager, operator
+from qsend.core import attempts, destinations, operator, reading
 from qsend.core.model import Channel, MessId
 from qsend.formats.control import Route
 from tests.fakes import FakeQueue
@@ -24,7 +24,7 @@ def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "CROWD_DESTINATION", 4)
     monkeypatch.setattr(destinations, "REFILL_FROM", 2)
     monkeypatch.setattr(destinations, "REFILL_TO", 4)
-    monkeypatch.setattr(manager, "LOADS_PER_PUMP", 5)
+    monkeypatch.setattr(reading, "LOADS_PER_PUMP", 5)
 
 
 class World:
@@ -62,7 +62,7 @@ class World:
         return len(self.sim.manager.messages)
 
     def parked(self) -> list[MessId]:
-        return self.sim.manager.attempts.waiting[Channel.REMOTE].parked()
+        return list(self.sim.manager.attempts.waiting[Channel.REMOTE].parked)
 
     def is_empty(self) -> bool:
         return not any(self.queue.present(messid) for messid in self.messids)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from qsend.core.lookups import Listing, Locality, Stored
-from qsend.core.manager import FIRST_MAX
 from qsend.core.model import Cause, Letter, MessId
 from qsend.core.operator import resolve
+from qsend.core.reading import FIRST_MAX
 from qsend.core.users import Trouble
 from tests.fakes import FakeQueue
 from tests.sim import DOWN, FAILURE, NOW, SUCCESS, Outcome, Sim

@@ -11,9 +11,10 @@ from qsend.core import operator
 from qsend.core.destinations import RECOUNT_S
 from qsend.core.errors import LocalProtocolError
 from qsend.core.lifecycle import FIRST_PARTIAL_S
-from qsend.core.manager import FIRST_WAIT_S, GAVE_UP
+from qsend.core.manager import GAVE_UP
 from qsend.core.message import Phase
 from qsend.core.model import Channel, MessId
+from qsend.core.reading import FIRST_WAIT_S
 from tests.fakes import FakeQueue
 from tests.sim import (
     CHILD_LOST,
@@ -146,7 +147,7 @@ def test_verp_sender_keeps_recipients_apart() -> None:
 def test_first_attempts_are_bounded_and_the_rest_waits_in_todo(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("qsend.core.manager.FIRST_MAX", 30)
+    monkeypatch.setattr("qsend.core.reading.FIRST_MAX", 30)
     queue, _ = queue_of(*(envelope(b"a@x") for _ in range(80)))
     sim = Sim(queue, Script())
     sim.hold_reports = True

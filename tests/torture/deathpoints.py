@@ -208,10 +208,10 @@ def _patch(path: str, home: str) -> None:
 
 def _hasten() -> None:
     """Let what is tried again later be tried at once."""
-    from qsend.core import childtable, lifecycle, manager, message  # noqa: PLC0415
+    from qsend.core import childtable, lifecycle, manager, message, reading  # noqa: PLC0415
     from qsend.sysio import executor  # noqa: PLC0415
 
-    def load_job(self: manager.Manager, load: message.LoadJob, now: int) -> None:
+    def load_job(self: reading.Reading, load: message.LoadJob, now: int) -> None:
         # Due while its message is still being written: a second later, else.
         found = self.messages.get(load.messid)
         if found is not None and found.plans and not found.jobs:
@@ -219,8 +219,8 @@ def _hasten() -> None:
         else:
             first_load(self, load, now)
 
-    first_load = manager.Manager._load_job
-    manager.Manager._load_job = load_job  # type: ignore[method-assign]
+    first_load = reading.Reading._load_job
+    reading.Reading._load_job = load_job  # type: ignore[method-assign]
     for module in (lifecycle, manager, message):
         vars(module)["next_retry"] = lambda _birth, now, _channel: now
     executor.RETRY_S = executor.RETRY_BOUNCE_S = 0.1

@@ -1,0 +1,120 @@
+"""Hosts that hang, with more mail than fits: mail for others goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from qsend.core import reading
+from qsend.core.destinations import PASSED_FROM, STALL_S
+from qsend.core.model import DelId, MessId
+from qsend.core.reading import FIRST_WAIT_S
+from tests.fakes import FakeQueue
+from tests.sim import SUCCESS, Sim
+
+FIRST_MAX = 60
+BAD, GOOD = 300, 100
+TURN_S = 0.02
+
+
+class HangingSim(Sim):
+    """Deliveries to bad hosts go on until `recover`."""
+
+    hanging = True
+
+    def __init__(self, queue: FakeQueue) -> None:
+        self.hung: list[tuple[DelId, bytes]] = []
+        super().__init__(queue, lambda _recip: SUCCESS)
+
+    def attempt(self, delid: DelId, recip: bytes) -> None:
+        if self.hanging and b"@bad" in recip:
+            self.hung.append((delid, recip))
+        else:
+            super().attempt(delid, recip)
+
+    def turns_in(self, seconds: float) -> None:
+        """Turn for so long by the clock."""
+        for _ in range(round(seconds / TURN_S)):
+            self.clocks.monotonic += TURN_S
+            self.step()
+
+    def recover(self) -> None:
+        self.hanging = False
+        self.reports.extend(self.hung)
+        self.hung.clear()
+
+    def good(self) -> int:
+        return sum(b"@good" in each.recip for each in self.delivered)
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
+    """The bad ones first: nothing is known of their hosts when they are read."""
+    monkeypatch.setattr(reading, "FIRST_MAX", FIRST_MAX)
+    queue = FakeQueue()
+    recips = [b"%d@bad%d" % (n, n % 2) for n in range(BAD)]
+    recips += [b"%d@good%d" % (n, n % 5) for n in range(GOOD)]
+    for recip in recips:
+        queue.inject(b"x\n", b"u7\0p9\0Fme@home\0T%b\0" % recip)
+    return queue
+
+
+def written_down(queue: FakeQueue, messids: list[MessId]) -> int:
+    return sum(map(queue.info_exists, messids))
+
+
+def test_mail_for_others_passes_hosts_that_hang(queue: FakeQueue) -> None:
+    sim = HangingSim(queue)
+    sim.turns_in(FIRST_WAIT_S / 2)
+    assert sim.good() == GOOD
+
+
+def test_mail_that_is_passed_over_is_not_written_down_before_all_is_read(
+    queue: FakeQueue,
+) -> None:
+    messids = list(queue.list_todo())
+    sim = HangingSim(queue)
+    sim.turns_in(FIRST_WAIT_S / 2)
+    assert written_down(queue, messids) <= FIRST_MAX + reading.MADE_ROOM
+    assert sim.manager.backlog_size > BAD / 2
+
+
+def test_recovered_hosts_get_each_message_once(queue: FakeQueue) -> None:
+    messids = list(queue.list_todo())
+    sim = HangingSim(queue)
+    sim.turns_in(1.0)
+    for messid in list(queue.list_todo()):
+        sim.manager.known(messid)  # as a scan of todo/ tells again
+    sim.recover()
+    sim.run()
+    assert len(sim.delivered) == len({e.recip for e in sim.delivered}) == BAD + GOOD
+    assert len(sim.lines(b"new msg")) == BAD + GOOD
+    assert not any(queue.present(messid) for messid in messids)
+
+
+def test_mail_for_a_host_that_hangs_on_is_written_down_when_nothing_else_is_there(
+    queue: FakeQueue,
+) -> None:
+    messids = list(queue.list_todo())
+    sim = HangingSim(queue)
+    sim.turns_in(4 * FIRST_WAIT_S)
+    running = len(sim.hung)
+    assert written_down(queue, messids) == BAD - running
+    assert sim.manager.backlog_size == 0
+
+
+def test_host_that_goes_on_has_its_mail_read_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading, "FIRST_MAX", FIRST_MAX)
+    queue = FakeQueue()
+    for n in range(BAD):
+        queue.inject(b"x\n", b"u7\0p9\0Fme@home\0T%03d@slow\0" % n)
+    sim = HangingSim(queue)
+    sim.hold_reports = True
+    while len(sim.delivered) < BAD:
+        sim.clocks.monotonic += STALL_S / 2
+        sim.step()
+        sim.report(*sim.reports.popleft())
+    recips = [each.recip for each in sim.delivered]
+    assert recips == sorted(recips)
+    assert len(sim.started) > PASSED_FROM
