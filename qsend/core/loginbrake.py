@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from qsend.core.ttlcache import TtlCache
 
@@ -99,6 +100,7 @@ def _pause_s(failures: int, most_s: float) -> float:
     return float(min(most_s, 2 ** min(failures - FREE - 1, 10)))
 
 
+@lru_cache(4096)
 def network(client: bytes) -> bytes:
     """What counts as one address: all of IPv4, the first half of IPv6."""
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from qsend.core.errors import PermFail
@@ -24,6 +25,8 @@ ADDRESSES_MAX = 40
 """Addresses of one destination that are tried; RFC 5321 5.1 asks for two."""
 
 _IPV6_TAG = "ipv6:"
+_SPELLINGS_MAX = 4096
+"""Addresses whose one spelling is remembered: `ipaddress` takes 6 us for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,7 @@ class Host:
     name: bytes
 
 
+@lru_cache(_SPELLINGS_MAX)
 def canonical(address: str) -> str:
     """The one spelling of an IP address that qsend compares.
 

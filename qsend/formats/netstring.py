@@ -41,46 +41,49 @@ class NetstringReader:
         self._length_max = length_max
         self._data = b""
         self._at = 0
-        self._open: list[int] = []
-        """Bytes that each has left, those inside it included; innermost last."""
+        self._gone = 0
+        """Bytes that were fed before those in `_data`."""
+        self._ends: list[int] = []
+        """Where each open one ends, in bytes that were ever fed; innermost last."""
 
     def feed(self, data: bytes) -> None:
         """Take more bytes."""
         self._data = self._data[self._at :] + data
+        self._gone += self._at
         self._at = 0
 
     @property
     def left(self) -> int:
         """Bytes of the innermost that were not yet read."""
-        return self._open[-1]
+        return self._ends[-1] - self._gone - self._at
 
     def open(self) -> int | None:
         """Enter the next netstring: its length. None: more bytes are needed.
 
         Raises: NetstringTooLong besides.
         """
-        window = self._data[self._at : self._at + _DIGITS_MAX + 1]
-        digits, colon, _ = window.partition(b":")
+        window_end = self._at + _DIGITS_MAX + 1
+        colon = self._data.find(b":", self._at, window_end)
+        digits = self._data[self._at : window_end if colon < 0 else colon]
         is_number = digits.isdigit() and len(digits) <= _DIGITS_MAX
-        if (window and not is_number and (digits or colon)) or (
-            self._open and len(digits) + len(colon) > self.left
-        ):
+        seen = len(digits) + (colon >= 0)
+        if (seen and not is_number) or (self._ends and seen > self.left):
             raise RemoteProtocolError("expected the length of a netstring")
-        if not colon:
+        if colon < 0:
             return None
         length = int(digits)
         if length > self._length_max:
             raise NetstringTooLong(f"netstring of {length} bytes")
-        self._skip(len(digits) + 1)
-        if self._open and length >= self.left:
+        self._at = colon + 1
+        if self._ends and length >= self.left:
             raise RemoteProtocolError("netstring longer than the one around it")
-        self._open.append(length)
+        self._ends.append(self._gone + self._at + length)
         return length
 
     def read(self) -> bytes:
         """What is there of the innermost; b"" at its end, or before more is fed."""
-        data = self._data[self._at : self._at + self.left]
-        self._skip(len(data))
+        data = self._data[self._at : self._ends[-1] - self._gone]
+        self._at += len(data)
         return data
 
     def close(self) -> bool:
@@ -92,11 +95,6 @@ class NetstringReader:
             return False
         if comma != b",":
             raise RemoteProtocolError("netstring without its comma")
-        self._open.pop()
-        self._skip(1)
+        self._ends.pop()
+        self._at += 1
         return True
-
-    def _skip(self, count: int) -> None:
-        self._at += count
-        for level in range(len(self._open)):
-            self._open[level] -= count

@@ -54,6 +54,7 @@ def main(boot: Boot) -> int:
     # A terminal's signal reaches the whole group; start decides what it means.
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
+    os.umask(0o033)  # qmail-queue's: what it makes for the queue needs no fchmod then
     drop(boot.accounts.qmailq)
     harden()
     sandbox.apply("enqueue", boot.home)

@@ -18,6 +18,9 @@ from qsend.formats.tcprules import (
 )
 from qsend.sysio.watchedcdb import WatchedCdb
 
+_JUDGED_MAX = 1000
+"""Clients whose rule is remembered until the file changes."""
+
 
 class AccessFile:
     """Judges clients by one cdb of rules; belongs to one thread."""
@@ -34,6 +37,7 @@ class AccessFile:
         self._cdb = WatchedCdb(path, shown)
         self._was_there = False
         self._lengths: Mapping[int, Sequence[int]] = {}
+        self._judged: dict[Client, Access] = {}
 
     @classmethod
     def of_service(cls, home: str, service: str) -> AccessFile:
@@ -62,7 +66,7 @@ class AccessFile:
             self._refresh()
             if not self._cdb.is_there:
                 return self._without_rules()
-            return judge(self._find, client, self._lengths)
+            return self._judge(client)
         except ConfigError as exc:
             raise TempFail(str(exc)) from exc
         except OSError as exc:
@@ -71,6 +75,7 @@ class AccessFile:
     def forget(self) -> None:
         """Begin anew, as after a restart; for a HUP."""
         self._cdb.close()
+        self._judged.clear()
         self._was_there = False
         self._lengths = {}
 
@@ -80,7 +85,10 @@ class AccessFile:
 
     def _refresh(self) -> None:
         try:
-            if not self._cdb.refresh() or not self._cdb.is_there:
+            if not self._cdb.refresh():
+                return
+            self._judged.clear()
+            if not self._cdb.is_there:
                 return
             self._was_there = True
             self._lengths = {
@@ -89,9 +97,20 @@ class AccessFile:
             }
         except BaseException:
             # Half known is unknown; the next client makes us look again.
+            self._judged.clear()
             self._was_there = True
             self._cdb.close()
             raise
+
+    def _judge(self, client: Client) -> Access:
+        """As the rules say; a search takes longer than the rest of a short session."""
+        known = self._judged.get(client)
+        if known is None:
+            known = judge(self._find, client, self._lengths)
+            if len(self._judged) >= _JUDGED_MAX:
+                self._judged.clear()
+            self._judged[client] = known
+        return known
 
     def _without_rules(self) -> Access:
         if os.path.islink(self._path):

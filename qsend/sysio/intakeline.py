@@ -74,6 +74,7 @@ class Letter:
         """All was given: have it queued. Call it once, and nothing after it."""
         # Also after an early answer: enqueue keeps the number until then.
         self._line.send(injection.render_word(injection.COMMIT, self._number))
+        self._line.flush()
         if self.ended is not None:
             self._line.forget(self._number)
             return self.ended
@@ -144,6 +145,11 @@ class IntakeLine:
         """Send one frame."""
         if self._endpoint is not None:
             self._endpoint.send(part)
+
+    def flush(self) -> None:
+        """Send now what else would leave at the end of the turn."""
+        if self._endpoint is not None:
+            self._endpoint.flush()
 
     async def room(self) -> None:
         """Wait until there is room for more."""

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+import threading
 import types
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -49,6 +50,7 @@ class Loop:
         self._soon: deque[Callable[[], None]] = deque()
         self._signals: dict[int, Callable[[], None]] = {}
         self._stopping = False
+        self._thread = 0
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.register(self._wake_read, READ, self._drain_wake)
 
@@ -75,7 +77,9 @@ class Loop:
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call back in the next turn; safe from any thread."""
         self._soon.append(callback)
-        self._wake()
+        # The loop's own thread does not wait now, and looks before it does.
+        if self._thread != threading.get_ident():
+            self._wake()
 
     def at_turn_end(self, hook: Callable[[], None]) -> None:
         """Call `hook` after the callbacks of each turn, before waiting again."""
@@ -99,6 +103,7 @@ class Loop:
 
     def turn(self, limit_s: float | None = None) -> None:
         """Wait once, for at most `limit_s` seconds, and serve what is ready."""
+        self._thread = threading.get_ident()
         for hook in self._turn_hooks:
             hook()
         for fd, mask in self._poll(self._wait_s(limit_s)):

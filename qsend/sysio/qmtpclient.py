@@ -35,6 +35,7 @@ from qsend.formats.queuetexts import explain
 from qsend.formats.smtpreceived import render_smtp_received
 from qsend.sysio import clock
 from qsend.sysio.intakeline import Letter
+from qsend.sysio.patience import Patience
 from qsend.sysio.runnerline import Intake, ProgramLetter
 
 READ_MAX = 65536
@@ -91,6 +92,7 @@ class QmtpClient:
         self._writer = writer
         self._access = ALLOWED
         self._letter: Letter | ProgramLetter | None = None
+        self._patience = Patience(asyncio.get_running_loop(), self.abort)
 
     def abort(self) -> None:
         """Cut the client off."""
@@ -118,6 +120,7 @@ class QmtpClient:
         finally:
             self._abandon()
             await self._hang_up()
+            self._patience.cancel()
             self._desk.leave(self)
 
     async def _converse(self, talk: Dialogue) -> None:
@@ -192,23 +195,28 @@ class QmtpClient:
 
     # Bytes
 
+    # Who is late is cut off, and what waits for it ends with EOFError or OSError.
+
     async def _read(self) -> bytes:
-        async with asyncio.timeout(self._desk.timeout_s):
-            data = await self._reader.read(READ_MAX)
+        self._patience.give(self._desk.timeout_s)
+        data = await self._reader.read(READ_MAX)
+        # While we work, and while the disk does, it may be silent.
+        self._patience.give(SESSION_S)
         if not data:
             raise EOFError
         return data
 
     async def _say(self, text: bytes) -> None:
+        self._patience.give(self._desk.timeout_s)
         self._writer.write(text)
-        async with asyncio.timeout(self._desk.timeout_s):
-            await self._writer.drain()
+        await self._writer.drain()
+        self._patience.give(SESSION_S)
 
     async def _hang_up(self) -> None:
+        self._patience.give(_LINGER_S)
         self._writer.close()
         try:
             with contextlib.suppress(OSError):
-                async with asyncio.timeout(_LINGER_S):
-                    await self._writer.wait_closed()
+                await self._writer.wait_closed()
         finally:
             self.abort()

@@ -14,6 +14,7 @@ import ssl
 from aiosmtpd.smtp import SMTP
 
 from qsend.core import smtpdreplies as replies
+from qsend.sysio.patience import Patience
 from qsend.sysio.tls import TlsBytes
 
 READ_MAX = 65536
@@ -42,10 +43,9 @@ class SmtpdStream(SMTP):
         self._handler_coroutine = None
         self._original_transport = None
         self._timeout_duration = timeout_s
-        self._timeout_handle = None
-        self._due_s = self._timer_s = 0.0
-        """When the client has been silent for too long, and when that is looked at,
-        in the loop's time."""
+        self._patience = Patience(loop, self._timeout_cb)
+        # SMTP cancels it in the end, and does nothing else with it.
+        self._timeout_handle = self._patience  # type: ignore[assignment]
         self.out: list[bytes] = []
         self.tls: TlsBytes | None = None
         self._linger: asyncio.TimerHandle | None = None
@@ -64,22 +64,11 @@ class SmtpdStream(SMTP):
             self._linger.cancel()
 
     def _reset_timeout(self, duration: float | None = None) -> None:
-        """Count from now; a timer that is due earlier looks again by itself."""
-        self._due_s = self.loop.time() + (duration or self._timeout_duration)
-        if self._timeout_handle is None or self._timer_s > self._due_s:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timeout_handle is not None:
-            self._timeout_handle.cancel()
-        self._timer_s = self._due_s
-        self._timeout_handle = self.loop.call_at(self._timer_s, self._timeout_cb)
+        """Count from now."""
+        self._patience.give(duration or self._timeout_duration)
 
     def _timeout_cb(self) -> None:
-        """The client was silent for too long, if nothing came since."""
-        if self.loop.time() < self._due_s:
-            self._set_timer()
-            return
+        """The client was silent for too long."""
         self.out.append(replies.TIMEOUT)
         self.hang_up()
 
