@@ -9,7 +9,7 @@ test:           ## everything CI runs; installs the Debian packages tests need (
 	@tools/testdeps
 	@tools/check
 
-torture:        ## kills and power cuts, about an hour; resumable (root): tests/torture
+torture:        ## kills, power cuts, and a long run, for hours; resumable (root): tests/torture
 	@tools/venv
 	@tools/testdeps
 	@.venv/bin/python -m tests.torture

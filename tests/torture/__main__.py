@@ -1,8 +1,9 @@
 """`make torture`: the long part of the tests that nothing is lost.
 
-Units of a few minutes each, one after the other; what a unit found is kept in
-.torture/, so that a run that is stopped goes on where it was. `--fresh` begins anew.
-Root, strace; one hour on two cores. Exit code 1 when anything was found.
+Units of a few minutes each, one after the other, and at last the soak, of hours; what a
+unit found is kept in .torture/, so that a run that is stopped goes on with the unit
+where it was. `--fresh` begins anew. Root, strace; two cores. Exit code 1 when anything
+was found.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qsend.sysio import clock
-from tests.torture import deaths, kills, powercut, powerloss
+from tests.torture import deaths, kills, powercut, powerloss, soak
 from tests.torture.ledger import Ledger
 from tests.tree.harness import ROOT, Installation, Tree, install
 
@@ -107,6 +108,24 @@ def level_qmail(unit: int, _there: Installation, place: Path) -> Counter[str]:
     return done
 
 
+def long_run(count: int) -> Run:
+    """A mixed load of so many messages, and nothing grows."""
+
+    def tell(answered: int) -> None:
+        sys.stderr.write(f"\r{answered:>9}/{count} ")
+        sys.stderr.flush()
+
+    def run(_unit: int, there: Installation, place: Path) -> Counter[str]:
+        with Tree(there, place / "home") as tree:
+            books = soak.run(tree, place, count, tell)
+            kills.sweep(tree)
+        (KEPT / "soak.txt").write_text(books.figures.table())
+        assert not books.figures.grown(), books.figures.grown()
+        return books.counts + _books(books.ledger)
+
+    return run
+
+
 STAGES = (
     Stage("power cuts at level full", 10, power_cuts),
     Stage("syncs left out", 1, needed_syncs),
@@ -129,12 +148,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make torture", description=__doc__)
     parser.add_argument("--fresh", action="store_true", help="forget earlier units")
     parser.add_argument("--only", default="", help="stages whose name has this in it")
+    parser.add_argument(
+        "--messages", type=int, default=1_000_000, help="of the soak, in one run"
+    )
     parser.add_argument("--most", type=int, default=1000, help="units to do now")
     args = parser.parse_args()
     if args.fresh and KEPT.exists():
         shutil.rmtree(KEPT)
     KEPT.mkdir(exist_ok=True)
-    stages = [stage for stage in STAGES if args.only in stage.name]
+    every_stage = (*STAGES, Stage("soak", 1, long_run(args.messages)))
+    stages = [stage for stage in every_stage if args.only in stage.name]
     every = [(stage, unit) for stage in stages for unit in range(stage.units)]
     units = [each for each in every if not _is_done(*each)][: args.most]
     place = Path(tempfile.mkdtemp(prefix="qsend-torture-", dir="/tmp"))
@@ -205,6 +228,9 @@ def _table(stages: list[Stage]) -> int:
         counts = ", ".join(f"{count} {name}" for name, count in done.items())
         much = f"{len(kept)}/{stage.units}"
         sys.stdout.write(f"{stage.name:32} {much:>5} {seconds:7.0f} s  {counts}\n")
+    figures = KEPT / "soak.txt"
+    if figures.exists():
+        sys.stdout.write(figures.read_text())
     sys.stdout.write("".join(f"\nWRONG {each}\n" for each in all_wrong))
     return 1 if all_wrong else 0
 

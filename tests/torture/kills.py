@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,13 @@ class Killer:
         for title, process in victims[: self._chance.randint(1, most)]:
             self._kill(title, process)
 
+    def strike_one(self, titles: Collection[str]) -> None:
+        """Kill one process of these titles, of those that were killed least."""
+        victims = [each for each in self._victims() if each[0] in titles]
+        if victims:
+            least = min(self.kills[title] for title, _ in victims)
+            self._kill(*next(each for each in victims if self.kills[each[0]] == least))
+
     def strike_start(self) -> None:
         """Kill the root of the tree."""
         assert self._tree.process is not None
@@ -131,7 +139,7 @@ def run(tree: Tree, kills: int, chance: random.Random, place: Path) -> Outcome:
             ports = world.set_up(tree, port)
             killer.start()
             sources = [
-                world.inject(tree, ports, n, answers)
+                world.inject(tree, ports, n, answers, (n, len(world.ENTRANCES)))
                 for n in range(len(world.ENTRANCES))
             ]
             while killer.kills.total() < kills:

@@ -31,6 +31,8 @@ UNMARKED_S = 2.5
 then for as long as its files take to be written."""
 MARKING_S = 0.5
 """A preprocessed one is marked in the turn that says so; a busy disk takes time."""
+MARKED_S = 30.0
+"""What was delivered so long ago is marked, whatever becomes of its message."""
 Pair = tuple[int, str]
 
 _INFO = re.compile(rb"info msg (\d+): bytes \d+ from <(?:sender-(\d+)@)?")
@@ -79,6 +81,13 @@ class Log:
             return self._news.wait_for(
                 lambda: self.is_over or len(self.lines) >= count, wait_s
             )
+
+    def take(self, wait_s: float) -> list[Line]:
+        """The lines since the last time, forgotten here; waits for the first."""
+        with self._news:
+            self._news.wait_for(lambda: self.is_over or self.lines, wait_s)
+            taken, self.lines = self.lines, []
+            return taken
 
     def wait_said(self, pattern: bytes, count: int, wait_s: float) -> bool:
         """Whether so many lines match before the time or the log is over."""
@@ -130,8 +139,8 @@ class _Life:
 
     running: dict[int, tuple[Pair, int]] = field(default_factory=dict)
     """(pair, message) by delivery."""
-    settled: list[tuple[float, Pair, int]] = field(default_factory=list)
-    """(when, pair, message) of what was delivered, and maybe not marked."""
+    settled: dict[int, list[tuple[float, Pair]]] = field(default_factory=dict)
+    """By message (when, pair) of what was delivered, and maybe not marked."""
     fresh: set[int] = field(default_factory=set)
     """Messages it read from todo."""
 
@@ -139,7 +148,8 @@ class _Life:
 class Ledger:
     """What was accepted, what arrived, and what was in flight at a kill."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells: bool = True) -> None:
+        """`tells`: keep all that `story` needs, which is every line."""
         self.accepted: set[int] = set()
         self.arrived: Counter[Pair] = Counter()
         self.in_flight: Counter[Pair] = Counter()
@@ -150,6 +160,7 @@ class Ledger:
         self.faults: list[str] = []
         self._owners: dict[int, int] = {}
         self._failed: set[int] = set()
+        self._tells = tells
         self._history: list[tuple[int | None, Line]] = []
         self._life = _Life()
 
@@ -169,12 +180,14 @@ class Ledger:
         at_mono = 0.0
         for line in lines:
             at_mono = line.at_mono
-            self._read_line(line)
+            self.read_line(line)
         self._end_life(at_mono)
 
-    def _read_line(self, line: Line) -> None:
+    def read_line(self, line: Line) -> None:
+        """The next line of a log."""
         text = line.text
-        self._remember(line)
+        if self._tells:
+            self._remember(line)
         if found := _INFO.match(text):
             self._note_message(int(found[1]), found[2])
         elif found := _STARTING.match(text):
@@ -239,29 +252,31 @@ class Ledger:
             self._failed.add(pair[0])
             if pair[1] not in RETURNED:
                 self.faults.append(f"{pair} failed: {text!r}")
-        self._life.settled.append((at_mono, pair, messid))
+        settled = self._life.settled
+        entry = settled.pop(messid, [])
+        settled[messid] = [*entry, (at_mono, pair)]
+        while at_mono - settled[oldest := next(iter(settled))][-1][0] > MARKED_S:
+            del settled[oldest]
 
     def _note_end(self, at_mono: float, messid: int) -> None:
         """Nothing is left to mark; only the message itself is still to be removed."""
         self._failed.discard(self._owners.get(messid, -1))
         self._life.fresh.discard(messid)
-        self._life.settled = [
-            (at_mono, pair, each) if each == messid else (settled_mono, pair, each)
-            for settled_mono, pair, each in self._life.settled
-        ]
+        if entry := self._life.settled.pop(messid, []):
+            self._life.settled[messid] = [(at_mono, pair) for _, pair in entry]
 
     def _end_life(self, at_mono: float) -> None:
         life, self._life = self._life, _Life()
         self.in_flight.update(pair for pair, _ in life.running.values())
-        for settled_mono, pair, messid in life.settled:
+        for messid, entry in life.settled.items():
             within_s = UNMARKED_S if messid in life.fresh else MARKING_S
-            if at_mono - settled_mono <= within_s:
-                self.in_flight[pair] += 1
+            for settled_mono, pair in entry:
+                self.in_flight[pair] += at_mono - settled_mono <= within_s
         self.requeued.update(self._failed)
 
     # what arrived
 
-    def read_maildir(self, maildir: Path, *kinds: str) -> None:
+    def read_maildir(self, maildir: Path, *kinds: str, removes: bool = False) -> None:
         """Every message delivered to a Maildir that takes recipients of `kinds`."""
         for path in sorted((maildir / "new").iterdir()):
             message = path.read_bytes()
@@ -275,6 +290,8 @@ class Ledger:
                 self._read_bounce(number, message)
             elif not message.endswith(body(number)):
                 self.faults.append(f"{kind}-{number} arrived mutilated")
+            if removes:
+                path.unlink()
 
     def _read_bounce(self, number: int, message: bytes) -> None:
         original = message.find(b"--- Below this line is a copy")

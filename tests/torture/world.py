@@ -147,19 +147,25 @@ def how(entrance: str, ports: dict[str, int]) -> str:
 
 
 def inject(
-    tree: Tree, ports: dict[str, int], first: int, answers: Path
+    tree: Tree,
+    ports: dict[str, int],
+    which: int,
+    answers: Path,
+    numbers: tuple[int, int],
+    pace: str = "",
 ) -> subprocess.Popen[bytes]:
-    """An injector of ENTRANCES[first] until its standard input closes.
+    """An injector of ENTRANCES[which] until its standard input closes.
 
-    It adds to `answers`.
+    It adds to `answers`. `numbers` are those of its first message and the step.
     """
-    entrance, uid = ENTRANCES[first]
+    entrance, uid = ENTRANCES[which]
     source = Path(injector.__file__).read_text()
+    first, step = numbers
     with answers.open("ab") as stdout:
         return subprocess.Popen(
             [
                 *(str(tree.installation.python), "-c", source, str(tree.home)),
-                *(how(entrance, ports), str(first), str(len(ENTRANCES))),
+                *(how(entrance, ports), str(first), str(step), pace),
             ],
             stdin=subprocess.PIPE,
             stdout=stdout,
