@@ -33,7 +33,7 @@ from qsend.sysio import clock
 
 ROOT = Path(__file__).parents[2]
 HOST = "here.example"
-WAIT_S = 30.0
+WAIT_S = 60.0
 _STARTING = re.compile(rb"(?m)^starting delivery (\d+): msg \d+ to \w+ (.*)\n")
 _REPORT = re.compile(rb"(?m)^delivery (\d+): (.*)\n")
 
