@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench import exactly, source
-from bench.lab import ALL, TIMEOUT_S, Lab, measured
+from bench.lab import ALL, SHORT, TIMEOUT_S, Lab, measured
 from bench.letters import Letter, one_each
 from bench.outcome import Outcome
 from bench.peers.base import HOST, SMTP_PORT, Site
@@ -26,7 +26,7 @@ class EndToEnd:
 
     def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
         """The clock runs from the first connection until all is delivered."""
-        count = lab.count(COUNT, system)
+        count = lab.count(COUNT, system, quick=SHORT)
         boxes = lab.boxes(BOXES)
         letters = [Letter(n, (boxes.recip(n, HOST),)) for n in range(count)]
         if not self.is_local:

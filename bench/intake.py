@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from bench import exactly, source
 from bench.errors import BenchError
-from bench.lab import NOTQMAIL, POSTFIX, QSEND, TIMEOUT_S, Lab, measured
+from bench.lab import NOTQMAIL, POSTFIX, QSEND, SHORT, TIMEOUT_S, Lab, measured
 from bench.letters import SENDER, Letter, one_each
 from bench.outcome import Outcome
 from bench.peers.base import QMQP_PORT, SMTP_PORT, Site, System
@@ -55,7 +55,7 @@ class Smtp:
 
     def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
         """One round."""
-        take(lab, system, outcome, self, lab.count(COUNT, system))
+        take(lab, system, outcome, self, lab.count(COUNT, system, quick=SHORT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Qmqp:
 
     def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
         """One round."""
-        take(lab, system, outcome, self, lab.count(COUNT, system))
+        take(lab, system, outcome, self, lab.count(COUNT, system, quick=SHORT))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from tests.dnsserver import SOA, running_dns
 
 DOMAINS_MAX = 1000
 TIMEOUT_S = 300.0
-SLOW = 0.25
+SLOW, SHORT = 0.25, 0.5
 ZONE = "sink.example"
 QSEND, POSTFIX, TUNED, NOTQMAIL = "qsend", "postfix", "postfix-tuned", "notqmail"
 ALL = (QSEND, POSTFIX, NOTQMAIL)
@@ -43,9 +43,14 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def count(self, messages: int, system: str = "") -> int:
-        """So many, to scale; of a slow system in a quick run a quarter of them."""
-        share = SLOW if self.is_quick and system == NOTQMAIL else 1.0
+    def count(self, messages: int, system: str = "", quick: float = 1.0) -> int:
+        """So many, to scale; in a quick run the share `quick` of them.
+
+        Of a slow system in a quick run a quarter.
+        """
+        share = 1.0
+        if self.is_quick:
+            share = min(quick, SLOW if system == NOTQMAIL else 1.0)
         return max(int(messages * self.scale * share), 20)
 
     def boxes(self, count: int, *, own_uids: bool = False) -> Mailboxes:

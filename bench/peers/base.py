@@ -23,7 +23,7 @@ HOST = "bench.example"
 """Whose mail is local."""
 SMTP_PORT, QMQP_PORT = 2525, 6280
 STOP_S = 30.0
-CLOSE_S = 2.0
+CLOSE_S = 0.5
 """How long what is deleted next may take to end: some wait for hosts that hang."""
 
 
