@@ -18,6 +18,10 @@ class TempFail(QsendError):
     """It may work later: the report is Z, the exit code 111."""
 
 
+class OutOfDescriptors(TempFail):
+    """What a peer sent along was lost: this process may open no more files."""
+
+
 class PermFail(QsendError):
     """It will not work as it is: the report is D, the exit code 100."""
 

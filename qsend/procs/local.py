@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from qsend.core import localreport
-from qsend.core.errors import RemoteProtocolError
+from qsend.core.errors import OutOfDescriptors, RemoteProtocolError
 from qsend.core.model import Letter
 from qsend.formats import delivery as wire
 from qsend.formats import frames
@@ -96,7 +96,13 @@ class Local:
         if kind != wire.CHILD:
             raise RemoteProtocolError(f"unexpected frame {kind!r} from lspawn")
         delivery = wire.parse_child(body)
-        self._crew.add(self._steps(delivery, fds.take()))
+        try:
+            mess_fd = fds.take()
+        except OutOfDescriptors:
+            text = b"Too many files are open for deliveries of this user. (#4.3.0)\n"
+            self._ended(Report(delid=delivery.delid, letter=Letter.DEFERRAL, text=text))
+            return
+        self._crew.add(self._steps(delivery, mess_fd))
 
     def _steps(self, delivery: ChildDelivery, mess_fd: int) -> Steps[Report]:
         try:

@@ -20,7 +20,12 @@ from collections.abc import Mapping
 
 from qsend.core import logline
 from qsend.core.access import Client
-from qsend.core.errors import ConfigError, RemoteProtocolError, TempFail
+from qsend.core.errors import (
+    ConfigError,
+    OutOfDescriptors,
+    RemoteProtocolError,
+    TempFail,
+)
 from qsend.core.lookups import Login
 from qsend.core.mx import canonical
 from qsend.formats import frames, loginwire, lookupwire
@@ -30,6 +35,7 @@ from qsend.formats.popcontrols import LISTEN, PopSettings, parse_pop
 from qsend.sysio import aioprocess
 from qsend.sysio.accessfile import AccessFile
 from qsend.sysio.admission import Admission
+from qsend.sysio.aiolistener import AioListener
 from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.boot import Boot
 from qsend.sysio.endpoint import Descriptors, Endpoint
@@ -64,7 +70,7 @@ class Pop3d:
         self._asked: dict[int, PopClient] = {}
         self._numbers: dict[PopClient, int] = {}
         self._next_number = 0
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[AioListener] = []
         self._login = self._meet(boot.socks["login"])
         self._parent = Parent(
             self._poller,
@@ -74,7 +80,7 @@ class Pop3d:
             on_peer=self._take_peer,
         )
 
-    async def listen(self, boot: Boot) -> None:
+    def listen(self, boot: Boot) -> None:
         """Take clients, and say READY to start."""
         for number, listener in enumerate(self._settings.listeners):
             sock = boot.socks[f"{LISTEN}{number}"]
@@ -83,13 +89,13 @@ class Pop3d:
             def client(is_tls: bool = is_tls) -> PopClient:
                 return PopClient(self._loop, self, is_tls=is_tls)
 
-            self._servers.append(await self._loop.create_server(client, sock=sock))
+            self._listeners.append(AioListener(self._loop, sock, client))
         self._parent.ready()
 
     def close(self) -> None:
         """Drop all clients. Raises: what made the loop stop, if it was a surprise."""
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
         for client in self._admission.guests:
             client.abort()
         self._loop.run_until_complete(asyncio.sleep(0))
@@ -147,8 +153,12 @@ class Pop3d:
             frames.parse_hello(body)
         elif kind == loginwire.OUTCOME:
             number, outcome = loginwire.parse_outcome(body)
-            fd = fds.take() if outcome is LoginOutcome.OPEN else None
-            self._decide(number, outcome, fd)
+            try:
+                fd = fds.take() if outcome is LoginOutcome.OPEN else None
+            except OutOfDescriptors:
+                self._decide(number, LoginOutcome.TEMPORARY, None)
+            else:
+                self._decide(number, outcome, fd)
         else:
             raise RemoteProtocolError(f"unexpected frame {kind!r} from login")
 
@@ -207,7 +217,7 @@ def main(boot: Boot) -> int:
     access = AccessFile.of_service(boot.home, "pop3")
     loop = aioprocess.confine(boot.accounts.qmaild, "pop3d", access.directories)
     pop3d = Pop3d(boot, loop, access)
-    loop.run_until_complete(pop3d.listen(boot))
+    pop3d.listen(boot)
     loop.run_forever()
     pop3d.close()
     return 0

@@ -33,6 +33,7 @@ from qsend.formats.qmtpcontrols import (
 )
 from qsend.sysio import aioprocess
 from qsend.sysio.admission import Admission
+from qsend.sysio.aiolistener import AioListener
 from qsend.sysio.boot import Boot
 from qsend.sysio.gatekeeper import Gatekeeper
 from qsend.sysio.qmtpclient import READ_MAX, QmtpClient
@@ -64,31 +65,34 @@ class Qmtpd:
         self.qmtp = _QmtpDesk(self, qmtp)
         self.qmqp = _QmqpDesk(self, qmqp)
         self._configure(boot.files, boot.controls.generation)
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[AioListener] = []
         self.siblings = Siblings(loop, boot, self._take_controls)
 
-    async def listen(self, boot: Boot) -> None:
+    def listen(self, boot: Boot) -> None:
         """Take clients, and say READY to start."""
         for name, sock in boot.socks.items():
             if name.startswith(QMTP_LISTEN):
-                await self._serve(self.qmtp, sock)
+                self._serve(self.qmtp, sock)
             elif name.startswith(QMQP_LISTEN):
-                await self._serve(self.qmqp, sock)
+                self._serve(self.qmqp, sock)
         self.siblings.ready()
 
-    async def _serve(self, desk: _Desk, sock: socket.socket) -> None:
+    def _serve(self, desk: _Desk, sock: socket.socket) -> None:
         async def serve(
             reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         ) -> None:
             await QmtpClient(desk, reader, writer).serve()
 
-        server = await asyncio.start_server(serve, sock=sock, limit=READ_MAX)
-        self._servers.append(server)
+        def make() -> asyncio.StreamReaderProtocol:
+            reader = asyncio.StreamReader(limit=READ_MAX, loop=self._loop)
+            return asyncio.StreamReaderProtocol(reader, serve, loop=self._loop)
+
+        self._listeners.append(AioListener(self._loop, sock, make))
 
     def close(self) -> None:
         """Drop all clients, and raise what ended the loop if that was a surprise."""
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
         # gather takes the loop of what it is given; of nothing it knows none.
         if tasks := asyncio.all_tasks(self._loop):
             for task in tasks:
@@ -232,7 +236,7 @@ def main(boot: Boot) -> int:
     directories = {path: None for gate in gates for path in gate.directories}
     loop = aioprocess.confine(boot.accounts.qmaild, "qmtpd", directories)
     qmtpd = Qmtpd(boot, loop, *gates)
-    loop.run_until_complete(qmtpd.listen(boot))
+    qmtpd.listen(boot)
     loop.run_forever()
     qmtpd.close()
     return 0

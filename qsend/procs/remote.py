@@ -19,7 +19,8 @@ import ssl
 from collections.abc import Callable, Container, Mapping
 
 from qsend.core import logline
-from qsend.core.errors import ConfigError, RemoteProtocolError
+from qsend.core.errors import ConfigError, OutOfDescriptors, RemoteProtocolError
+from qsend.core.model import Letter
 from qsend.core.tcpto import SilentHosts
 from qsend.formats import frames
 from qsend.formats.control import Controls, parse_controls
@@ -27,6 +28,7 @@ from qsend.formats.delivery import (
     FORGET,
     TRANSACTION,
     Report,
+    Transaction,
     parse_transaction,
     render_report,
 )
@@ -49,6 +51,7 @@ SLOTS_MAX = 4096
 FDS_SPARE = 64
 """Descriptors for the wires, DNS sockets and the loop; the rest are in pairs:
 a delivery has a connection and may keep its message open."""
+_NO_FILES = b"Too many files are open for deliveries. (#4.3.0)\n"
 
 
 class Remote:
@@ -102,8 +105,7 @@ class Remote:
 
         def take(kind: bytes, body: bytes, fds: Descriptors) -> None:
             if kind == TRANSACTION:
-                transaction = parse_transaction(body)
-                self._courier.deliver(transaction, fds.take(), report)
+                self._deliver(parse_transaction(body), fds, report)
             elif kind == FORGET:
                 self._health.forget()
                 self._tls.forget()
@@ -118,6 +120,20 @@ class Remote:
         endpoint.send(frames.hello(self._slots))
         endpoint.flush()
         return endpoint
+
+    def _deliver(
+        self,
+        transaction: Transaction,
+        fds: Descriptors,
+        report: Callable[[Report], None],
+    ) -> None:
+        try:
+            mess_fd = fds.take()
+        except OutOfDescriptors:
+            for delid, _recip in transaction.recips:
+                report(Report(delid=delid, letter=Letter.DEFERRAL, text=_NO_FILES))
+            return
+        self._courier.deliver(transaction, mess_fd, report)
 
     def _lose_send(self, _reason: str) -> None:
         self._courier.abort()

@@ -22,7 +22,12 @@ from setproctitle import setproctitle
 
 from qsend.core import logline
 from qsend.core.access import QUEUE_VARIABLE
-from qsend.core.errors import ConfigError, RemoteProtocolError, TempFail
+from qsend.core.errors import (
+    ConfigError,
+    OutOfDescriptors,
+    RemoteProtocolError,
+    TempFail,
+)
 from qsend.core.family import kind
 from qsend.core.repeats import Repeats
 from qsend.formats import frames, runnerwire
@@ -160,19 +165,26 @@ class Runner:
 
     def _take(self, asker: Endpoint, request: Request, fds: Descriptors) -> None:
         """Run what the rules name. Raises: RemoteProtocolError."""
-        message, envelope = fds.take(), fds.take()
+        try:
+            message, envelope = fds.take_two()
+        except OutOfDescriptors as exc:
+            self._refuse(asker, request, exc)
+            return
         try:
             run = self._start(asker, request, message, envelope)
         except TempFail as exc:
-            self._note(str(exc))
-            busy = Result(number=request.number, code=QueueExit.BUSY)
-            asker.send(runnerwire.render_result(busy))
+            self._refuse(asker, request, exc)
             return
         finally:
             os.close(message)
             os.close(envelope)
         self._runs[run.pid] = run
         self._loop.register(run.text, READ, lambda _mask: self._hear(run))
+
+    def _refuse(self, asker: Endpoint, request: Request, why: TempFail) -> None:
+        self._note(str(why))
+        busy = Result(number=request.number, code=QueueExit.BUSY)
+        asker.send(runnerwire.render_result(busy))
 
     def _start(
         self, asker: Endpoint, request: Request, message: int, envelope: int

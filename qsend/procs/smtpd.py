@@ -33,6 +33,7 @@ from qsend.formats.loginwire import LoginOutcome
 from qsend.formats.smtpdcontrols import LISTEN, SUBMISSION, SmtpdSettings, parse_smtpd
 from qsend.sysio import aioprocess, spool
 from qsend.sysio.admission import Admission
+from qsend.sysio.aiolistener import AioListener
 from qsend.sysio.aioloop import AioLoop
 from qsend.sysio.asklines import LoginLine
 from qsend.sysio.boot import Boot
@@ -86,14 +87,14 @@ class Smtpd:
         self._settings = SmtpdSettings()
         self._certificate = b""
         self._configure(boot.files, boot.controls.generation)
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[AioListener] = []
         self._siblings = Siblings(loop, boot, self._take_controls, self._own_lines)
 
     def _own_lines(self, poller: AioLoop) -> Mapping[str, Attach]:
         self._login = LoginLine(poller)
         return {"login": self._login.attach}
 
-    async def listen(self, boot: Boot) -> None:
+    def listen(self, boot: Boot) -> None:
         """Take clients, and say READY to start."""
         for number, listener in enumerate(self._settings.listeners):
 
@@ -101,13 +102,13 @@ class Smtpd:
                 return SmtpdClient(self._loop, self, listener)
 
             sock = boot.socks[f"{LISTEN}{number}"]
-            self._servers.append(await self._loop.create_server(client, sock=sock))
+            self._listeners.append(AioListener(self._loop, sock, client))
         self._siblings.ready()
 
     def close(self) -> None:
         """Drop all clients, and raise what ended the loop if that was a surprise."""
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
         for client in self._admission.guests:
             client.abort()
         self._pool.close()
@@ -265,7 +266,7 @@ def main(boot: Boot) -> int:
         boot.accounts.qmaild, "smtpd", gate.directories, home=boot.home, extras=extras
     )
     smtpd = Smtpd(boot, loop, gate, own, extras)
-    loop.run_until_complete(smtpd.listen(boot))
+    smtpd.listen(boot)
     loop.run_forever()
     smtpd.close()
     return 0

@@ -1,4 +1,4 @@
-"""A listening socket under a Loop that gives out its clients.
+"""A listening socket under a loop that gives out its clients.
 
 Without descriptors for another client the socket stays ready for ever: it is then
 looked away from for a while, so that nobody spins on what cannot be had.
@@ -10,12 +10,26 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from typing import Protocol
 
-from qsend.sysio.loop import READ, Loop
+from qsend.sysio.loop import READ
 
 PER_TURN = 64
 PAUSE_S = 0.2
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Watcher(Protocol):
+    """What an acceptor needs of a loop: Loop has it, and AioLoop for asyncio."""
+
+    def register(self, fd: int, mask: int, callback: Callable[[int], None]) -> None:
+        """Call back with the ready mask."""
+
+    def unregister(self, fd: int) -> None:
+        """Stop waiting."""
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
+        """Call back once."""
 
 
 class Acceptor:
@@ -23,7 +37,7 @@ class Acceptor:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: Watcher,
         listener: socket.socket,
         on_client: Callable[[socket.socket], None],
         per_turn: int = PER_TURN,

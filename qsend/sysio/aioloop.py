@@ -38,6 +38,10 @@ class AioLoop:
             self._loop.remove_reader(fd)
             self._loop.remove_writer(fd)
 
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
+        """Call back once, `delay_s` seconds from now."""
+        return self._loop.call_later(delay_s, callback)
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call back in the next turn; from the loop's own thread."""
         self._loop.call_soon(callback)

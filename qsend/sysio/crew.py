@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from qsend.core.errors import TempFail
+from qsend.sysio import threads
 from qsend.sysio.durable import BLOCKS, Steps, SyncSet, finish
 
 WORKERS = 2
@@ -50,8 +51,7 @@ class Crew(Generic[_Result]):
                 return
             self._workers += 1
         try:
-            # Daemon: a program may run for hours, the process must be able to end.
-            threading.Thread(target=self._work, daemon=True).start()
+            threads.start(self._work)
         except RuntimeError:
             self._do_without()
 
@@ -104,7 +104,8 @@ class Crew(Generic[_Result]):
         if fd != BLOCKS:
             return fd
         try:
-            threading.Thread(target=self._run_alone, args=(steps,), daemon=True).start()
+            # A program may run for hours; the process must be able to end.
+            threads.start(lambda: self._run_alone(steps))
         except RuntimeError:
             no_thread = TempFail("There is no thread to be had now. (#4.3.0)")
             return self._advance(steps, no_thread)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from qsend.core.errors import RemoteProtocolError
+from qsend.core.errors import OutOfDescriptors, RemoteProtocolError
 from qsend.formats import frames
 from qsend.sysio.closing import close_read
 from qsend.sysio.loop import READ, WRITE
@@ -45,16 +45,33 @@ class Descriptors:
     Whoever takes one owns it; those not taken are closed when the packet is done.
     """
 
-    __slots__ = ("_fds",)
+    __slots__ = ("_fds", "_is_short")
 
-    def __init__(self, fds: Sequence[int]) -> None:
+    def __init__(self, fds: Sequence[int], *, is_short: bool = False) -> None:
+        """`is_short`: there were more, for which this process had no room."""
         self._fds = deque(fds)
+        self._is_short = is_short
 
     def take(self) -> int:
-        """The next descriptor. Raises: RemoteProtocolError when there is none."""
-        if not self._fds:
-            raise RemoteProtocolError("a frame came without its descriptor")
-        return self._fds.popleft()
+        """The next descriptor.
+
+        Raises: RemoteProtocolError when the peer sent none, OutOfDescriptors when it
+            was lost here. Who cannot do without it ends by that, and is replaced.
+        """
+        if self._fds:
+            return self._fds.popleft()
+        if self._is_short:
+            raise OutOfDescriptors("there are no descriptors left")
+        raise RemoteProtocolError("a frame came without its descriptor")
+
+    def take_two(self) -> tuple[int, int]:
+        """The next two, or none. Raises: as `take`."""
+        first = self.take()
+        try:
+            return first, self.take()
+        except BaseException:
+            close_read(first)
+            raise
 
     def close_rest(self) -> None:
         """Close what nobody took."""
@@ -195,13 +212,20 @@ class Endpoint:
             except OSError as exc:
                 self.close(f"read failed: {exc.strerror}")
                 return
-            self._take(packet, Descriptors(fds), flags)
+            # The kernel keeps back what the process has no room for, the last ones.
+            is_cut = bool(flags & socket.MSG_CTRUNC)
+            is_short = is_cut and len(fds) < self._max_fds
+            self._take(
+                packet,
+                Descriptors(fds, is_short=is_short),
+                is_too_long=bool(flags & socket.MSG_TRUNC) or is_cut > is_short,
+            )
             if self.closed:
                 return
 
-    def _take(self, packet: bytes, fds: Descriptors, flags: int) -> None:
+    def _take(self, packet: bytes, fds: Descriptors, *, is_too_long: bool) -> None:
         try:
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if is_too_long:
                 raise RemoteProtocolError("packet too long")
             if not packet:
                 self.close("closed")

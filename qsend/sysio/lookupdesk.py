@@ -37,8 +37,10 @@ QUESTIONS_MAX = 4096
 """Said in HELLO: questions one process of the tree may have outstanding."""
 CLIENT_QUESTIONS_MAX = 64
 CLIENTS_MAX = 200
-CLIENTS_PER_UID_MAX = 100
-"""Of the clients of the socket, so that none of our accounts is kept out."""
+"""Clients of the socket with a uid of ours, and as many with others: whatever users
+open together, nobody of ours is kept out."""
+CLIENTS_PER_UID_MAX = 50
+"""Of the latter, so that no single user keeps all others out."""
 
 _UNKNOWN = b"the database is only just becoming known; try again"
 _OF_DATABASE = frozenset({lookupwire.LOCALITY, lookupwire.RCPTHOST})
@@ -60,6 +62,7 @@ BY_ROLE: Mapping[str, frozenset[bytes]] = {
     "pop3d": _LISTENING,
 }
 """What the processes of the tree may ask, by their kind."""
+_OWN_ALONE = frozenset({lookupwire.OWN})
 _TOLD_USERS = frozenset({"login"})
 """Who learns whose mailbox a login opens."""
 _TOLD_STATE = frozenset({"send"})
@@ -185,8 +188,7 @@ class LookupDesk:
         except OSError:
             sock.close()
             return
-        counted = list(self._clients.values())
-        if len(counted) >= CLIENTS_MAX or counted.count(uid) >= CLIENTS_PER_UID_MAX:
+        if not self._has_room(uid):
             sock.close()
             return
         peer = self._serve(
@@ -200,6 +202,19 @@ class LookupDesk:
         )
         self._clients[peer] = uid
 
+    def _has_room(self, uid: int) -> bool:
+        is_ours = self._is_ours(uid)
+        counted = [
+            each for each in self._clients.values() if self._is_ours(each) is is_ours
+        ]
+        if len(counted) >= CLIENTS_MAX:
+            return False
+        return is_ours or counted.count(uid) < CLIENTS_PER_UID_MAX
+
+    def _is_ours(self, uid: int) -> bool:
+        """Whether it may ask of others than itself."""
+        return self._allowed(uid) != _OWN_ALONE
+
     def _is_master(self, uid: int) -> bool:
         """root, or the one user of single-user mode."""
         return uid in (0, self._accounts.root.uid)
@@ -211,7 +226,7 @@ class LookupDesk:
             return _LISTENING
         if uid == self._accounts.qmailp.uid:
             return frozenset({lookupwire.USER, lookupwire.OWN})
-        return frozenset({lookupwire.OWN})
+        return _OWN_ALONE
 
     @staticmethod
     def _tell_state(peer: _Peer, trouble: bytes | None) -> None:

@@ -19,6 +19,7 @@ from setproctitle import setproctitle
 
 from qsend.core import logline
 from qsend.core.address import log_safe
+from qsend.core.errors import TempFail
 from qsend.core.lookups import Login
 from qsend.core.model import Account, User
 from qsend.formats import lookupwire
@@ -49,7 +50,7 @@ def fork_check(login: Login) -> Child:
 
     Raises: TempFail when the system has no room for it.
     """
-    ours, theirs = pair()
+    ours, theirs = _sockets(pair)
     return _fork(ours, theirs, lambda: _check(login, theirs), "qmail-login")
 
 
@@ -58,8 +59,17 @@ def fork_session(user: User) -> Child:
 
     Raises: TempFail when the system has no room for it.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours, theirs = _sockets(socket.socketpair)
     return _fork(ours, theirs, lambda: _serve(user, theirs), "qmail-popsession")
+
+
+def _sockets(
+    make: Callable[[], tuple[socket.socket, socket.socket]],
+) -> tuple[socket.socket, socket.socket]:
+    try:
+        return make()
+    except OSError as exc:
+        raise TempFail(f"cannot make a socket: {exc.strerror}") from exc
 
 
 def _fork(

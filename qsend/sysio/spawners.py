@@ -17,6 +17,8 @@ from qsend.sysio.wire import Wire
 
 CLASSIC = ("classic-lspawn", "classic-rspawn")
 """The roles of classic spawners."""
+MISSING_CHECKS = 2
+"""A line that was lost has a new one long before this check of start's children."""
 
 
 class Spawners:
@@ -41,12 +43,15 @@ class Spawners:
         self._on_report = on_report
         self._on_lost = on_lost
         self._lspawn: SpawnLine | None = None
+        # Lost, and not yet replaced: at how many checks.
+        self._missing: dict[str, int] = {}
 
     def attach(self, name: str, sock: socket.socket) -> None:
         """Use a spawner, new or in the place of one that was lost."""
         if name in CLASSIC:
             self.attach_classic(name, Wire.of_socket(sock))
             return
+        self._missing.pop(name, None)
         line = SpawnLine(
             self._loop, sock, name, self._on_report, self._lost, self._note_slots
         )
@@ -81,10 +86,18 @@ class Spawners:
         return local, remote
 
     def check_silence(self, on_silent: Callable[[str], None]) -> None:
-        """Every CHECK_S: name those that hold deliveries and do not answer."""
+        """Every CHECK_S: name those that hold deliveries and do not answer.
+
+        And those whose line was lost and that were not replaced: such a one may
+        still be there, and has only closed the line.
+        """
         for line in (*self.remote, self._lspawn):
             if line is not None and line.is_silent():
                 on_silent(line.name)
+        for name in list(self._missing):
+            self._missing[name] += 1
+            if self._missing[name] == MISSING_CHECKS:
+                on_silent(name)
         self._loop.call_later(CHECK_S, lambda: self.check_silence(on_silent))
 
     def _lost(self, name: str, reason: str) -> None:
@@ -95,6 +108,8 @@ class Spawners:
             self.remote.classic = None
         else:
             self.remote.detach(name)
+        if name not in (*CLASSIC, "isolated"):
+            self._missing[name] = 0
         self._note_slots()
         self._on_lost(name, reason)
 

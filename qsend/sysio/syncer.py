@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from qsend.formats.control import Durability
-from qsend.sysio import clock
+from qsend.sysio import clock, threads
 
 Done = Callable[[OSError | None], None]
 """Called on the loop's thread with what went wrong, or None."""
@@ -107,7 +107,7 @@ class Syncer:
         self._waiting: list[_Request] = []
         self._wake_mono = 0.0
         self._closing = False
-        self._thread: threading.Thread | None = None
+        self._ended: threading.Event | None = None  # the thread's, while there is one
         self._threaded = 0
         self._direct = 0
 
@@ -158,16 +158,16 @@ class Syncer:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        if self._ended is not None:
+            self._ended.wait()
+            self._ended = None
         self._closing = False
 
     def _give_batch(self) -> None:
         if not self._batch:
             return
         batch, self._batch = self._batch, []
-        if self._thread is None and not self._start_thread():
+        if self._ended is None and not self._start_thread():
             self._refuse(batch)
             return
         due_mono = min(request.due_mono for request in batch)
@@ -179,12 +179,17 @@ class Syncer:
             self._waiting += batch
 
     def _start_thread(self) -> bool:
-        thread = threading.Thread(target=self._serve, name="syncer", daemon=True)
+        ended = threading.Event()
+
+        def serve() -> None:
+            self._serve()
+            ended.set()
+
         try:
-            thread.start()
+            threads.start(serve)
         except RuntimeError:
             return False
-        self._thread = thread
+        self._ended = ended
         return True
 
     def _refuse(self, batch: list[_Request]) -> None:

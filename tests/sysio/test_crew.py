@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qsend.core.errors import TempFail
+from qsend.sysio import threads
 from qsend.sysio.crew import WORKERS, Crew
 from qsend.sysio.durable import BLOCKS, Steps, SyncSet
 
@@ -134,10 +135,10 @@ def test_without_a_thread_to_be_had_what_blocks_is_deferred(
     crew.add(work("first"))
     ended.next()  # a worker runs
 
-    def start(_thread: threading.Thread) -> None:
+    def start(_target: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(threads, "start", start)
     crew.add(work("blocking", BLOCKS))
     assert ended.next() == "blocking deferred"
 
@@ -145,13 +146,13 @@ def test_without_a_thread_to_be_had_what_blocks_is_deferred(
 def test_without_any_thread_all_but_what_blocks_is_done_by_the_caller(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_thread(_self: threading.Thread) -> None:
+    def no_thread(_target: object) -> None:
         raise RuntimeError("can't start new thread")
 
     ended = Ended()
     crew = Crew[str](ended.put)
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", no_thread)
+        patch.setattr(threads, "start", no_thread)
         rounds.go.release()
         crew.add(work("short", 1000))
         assert ended.next() == "short in MainThread"
@@ -164,7 +165,7 @@ def test_without_any_thread_all_but_what_blocks_is_done_by_the_caller(
 def test_second_thread_that_cannot_be_had_leaves_the_work_to_the_first(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_thread(_self: threading.Thread) -> None:
+    def no_thread(_target: object) -> None:
         raise RuntimeError("can't start new thread")
 
     ended = Ended()
@@ -172,7 +173,7 @@ def test_second_thread_that_cannot_be_had_leaves_the_work_to_the_first(
     crew.add(work("first", 1000))
     assert rounds.begun.get(timeout=WAIT_S) == {1000}
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", no_thread)
+        patch.setattr(threads, "start", no_thread)
         crew.add(work("second"))
     rounds.go.release()
     names = {ended.next(), ended.next()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,10 +319,27 @@ def test_answers_to_one_that_has_gone_vanish(
         assert desk.said(again)[0][0] == frames.HELLO
 
 
+@pytest.mark.root
+def test_users_keep_neither_each_other_nor_our_accounts_out(
+    open_tmp: Path, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookupdesk, "CLIENTS_MAX", 3)
+    monkeypatch.setattr(lookupdesk, "CLIENTS_PER_UID_MAX", 2)
+    made = Desk(open_tmp, accounts)
+    uids = (64801, 64801, 64801, 64802, 64803, 0, accounts.qmaild.uid, 0, 0)
+    with ExitStack() as open_until_the_end:
+        greeted = []
+        for uid in uids:
+            sock = open_until_the_end.enter_context(made.client(uid))
+            greeted.append(made.said(sock)[0][0] == frames.HELLO)
+        assert greeted == [True, True, False, True, False, True, True, True, False]
+    made.close()
+
+
 def test_clients_are_bounded_and_come_back_when_others_leave(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookupdesk, "CLIENTS_PER_UID_MAX", 2)
+    monkeypatch.setattr(lookupdesk, "CLIENTS_MAX", 2)
     first, second, third = desk.client(), desk.client(), desk.client()
     assert desk.said(first)[0][0] == desk.said(second)[0][0] == frames.HELLO
     assert desk.said(third) == [(b"", b"")]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qsend.formats.control import Durability
-from qsend.sysio import clock, syncer
+from qsend.sysio import clock, syncer, threads
 from qsend.sysio.loop import Loop
 from qsend.sysio.syncer import SYNCFS_FROM, Syncer, sync_now
 
@@ -278,12 +278,12 @@ def test_sync_now_syncs_directories_only_at_full(
 def test_without_a_thread_requests_fail_until_there_is_one(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_thread(_self: threading.Thread) -> None:
+    def no_thread(_target: object) -> None:
         raise RuntimeError("can't start new thread")
 
     bench = make(Durability.FULL)
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", no_thread)
+        patch.setattr(threads, "start", no_thread)
         fd = bench.commit("first")
         bench.turn_until_idle()
     [(name, error)] = bench.answers

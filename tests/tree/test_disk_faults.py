@@ -6,20 +6,18 @@ import errno
 import itertools
 import json
 import os
-import re
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.tree.harness import Installation, Tree, until
+from tests.tree.numbered import Bench, cpu_s, drain, recover
 
 pytestmark = pytest.mark.root
 
@@ -54,14 +52,10 @@ def cases() -> Iterator[tuple[str, str, int]]:
 
 
 @dataclass
-class Bench:
-    """A tree whose disk fails on demand, and what it has accepted."""
+class Faulty(Bench):
+    """A bench whose disk fails on demand; `place` is a directory for what is said."""
 
-    tree: Tree
-    place: Path
-    box: Path
-    accepted: set[str] = field(default_factory=set)
-    seen: int = 0
+    place: Path = Path()
 
     def fail(self, fault: dict[str, object]) -> None:
         path = self.place / "fault"
@@ -76,82 +70,19 @@ class Bench:
         patch = f"PLACE = {str(self.place)!r}\n{(HERE / 'faulty.py').read_text()}"
         self.tree.start(patch=patch)
 
-    def inject(self, body: bytes = b"body") -> int:
-        """Three messages; how many were not taken, for now."""
-        refused = 0
-        for name in ("box", "later", "nobody-here"):
-            self.seen += 1
-            number = f"n{self.seen}n"
-            done = self.tree.program(
-                "qmail-inject",
-                *("-a", "-f", "me@here.example", "--", f"{name}@here.example"),
-                stdin=f"Subject: {number}\n\n".encode() + body + b"\n",
-            )
-            if done.returncode:
-                assert done.returncode == 111, done.stderr
-                refused += 1
-            else:
-                self.accepted.add(number)
-        return refused
-
-    def arrived(self) -> set[str]:
-        found: set[str] = set()
-        for path in (self.box / "new").iterdir():
-            found |= set(re.findall(r"n\d+n", path.read_text()))
-        return found
-
 
 @pytest.fixture
-def bench(installation: Installation, open_tmp: Path) -> Iterator[Bench]:
+def bench(installation: Installation, open_tmp: Path) -> Iterator[Faulty]:
     place = open_tmp / "place"
     place.mkdir()
     for name in ("fault", "hits"):
         (place / name).touch()
     (place / "fault").write_text(" " * 100)
     with Tree(installation, open_tmp / "home") as tree:
-        box = tree.maildir()
-        for name in ("box", "me"):
-            tree.alias(name, "./Maildir/\n")
-        tree.alias("later", "|test -e ready || exit 111\n./Maildir/\n")
-        bench = Bench(tree, place, box)
+        bench = Faulty(tree, place=place)
         bench.start()
         yield bench
         assert tree.stop() == 0
-
-
-def cpu_s(tree: Tree) -> float:
-    total = 0.0
-    for process in tree.family():
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
-
-
-def drain(tree: Tree, wait_s: float) -> None:
-    """Read the log for that long."""
-    deadline = time.monotonic() + wait_s  # noqa: TID251
-    while (left_s := deadline - time.monotonic()) > 0:  # noqa: TID251
-        tree.watch(left_s)
-
-
-def recover(bench: Bench) -> None:
-    """Everything accepted arrives, and the queue is empty."""
-    ready = bench.tree.home / "alias/ready"
-    ready.touch()
-
-    def is_over() -> bool:
-        bench.tree.watch(0)
-        if bench.accepted <= bench.arrived():
-            return True
-        bench.tree.run("flush", "all", check=False)
-        drain(bench.tree, 0.1)
-        return False
-
-    until(is_over)
-    ready.unlink()
 
 
 def pids(tree: Tree) -> set[int]:
@@ -161,7 +92,7 @@ def pids(tree: Tree) -> set[int]:
 
 
 @pytest.mark.slow
-def test_failing_disk_defers_and_loses_nothing(bench: Bench) -> None:
+def test_failing_disk_defers_and_loses_nothing(bench: Faulty) -> None:
     tree = bench.tree
     recover(bench)
     before = pids(tree)
@@ -196,7 +127,7 @@ def _load(bench: Bench, is_over: threading.Event) -> int:
     return refused
 
 
-def test_disk_that_fills_and_empties_under_load_loses_nothing(bench: Bench) -> None:
+def test_disk_that_fills_and_empties_under_load_loses_nothing(bench: Faulty) -> None:
     tree = bench.tree
     assert tree.stop() == 0
     tree.control("queueminfree", "0\n")

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from qsend.core.model import SPLIT, Account
-from qsend.formats import frames, injection
+from qsend.formats import frames, injection, lookupwire
+from qsend.formats.lookupwire import Question
 from qsend.sysio import clock, privilege, unixsocket
 from qsend.sysio.fork import fork_child
 from tests.injecthome import message_frames, receive, result
@@ -232,6 +233,63 @@ def test_hostile_client_costs_others_nothing(running: Tree, deed: Deed) -> None:
     until(lambda: enqueue.num_fds() <= fds + dirs)
     until(lambda: not unfinished(running))
     assert running.pids("qmail-queue") == [pid]
+
+
+def asking(path: str, ready: Ready) -> None:
+    """Questions without end whose answers nobody wants, from one after another."""
+    question = Question(number=1, local=b"root")
+    asked = lookupwire.render_question(question, lookupwire.OWN) * 500
+    sock = unixsocket.connect_to(path)
+    sock.setblocking(False)
+
+    def once() -> None:
+        nonlocal sock
+        select.select([], [sock], [], 0.1)
+        try:
+            sock.send(asked)
+        except BlockingIOError:
+            pass
+        except OSError:
+            sock.close()
+            sock = unixsocket.connect_to(path)
+            sock.setblocking(False)
+
+    forever(once, ready)
+
+
+def ask(path: str, uid: int) -> float:
+    """Have lookup say whose mail root's is; seconds until the answer."""
+    begin_mono = clock.mono()
+    with effective_uid(uid):
+        sock = unixsocket.connect_to(path)
+    with sock:
+        sock.settimeout(20)
+        [(kind, _)] = frames.split(sock.recv(frames.PACKET_MAX))
+        assert kind == frames.HELLO
+        sock.send(lookupwire.render_question(Question(number=7, local=b"root")))
+        [(kind, body)] = frames.split(sock.recv(frames.PACKET_MAX))
+        assert kind == lookupwire.ANSWER
+        assert lookupwire.parse_answer(body).number == 7
+    return clock.mono() - begin_mono
+
+
+@pytest.mark.parametrize("deed", [garbage, descriptors, thousand_connections, asking])
+def test_hostile_client_of_lookup_costs_others_nothing(
+    running: Tree, deed: Deed
+) -> None:
+    path = str(running.home / "run/lookup.sock")
+    [pid] = running.pids("qmail-lookup")
+    lookup = psutil.Process(pid)
+    ask(path, 0)
+    fds, memory = lookup.num_fds(), lookup.memory_info().rss
+    with attacking(deed, path):
+        assert max(ask(path, 0) for _ in range(5)) < LATENCY_S
+        assert inject(str(running.home / "run/enqueue.sock"), HONEST) < LATENCY_S
+        running.wait_for(rb"end msg \d+\n")
+        assert lookup.num_fds() < fds + 100
+        assert lookup.memory_info().rss < memory + MEMORY_BYTES
+    until(lambda: lookup.num_fds() <= fds)
+    assert running.pids("qmail-lookup") == [pid]
 
 
 def test_control_socket_refuses_ordinary_users(running: Tree) -> None:

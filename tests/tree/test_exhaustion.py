@@ -1,0 +1,286 @@
+"""Processes that run out of descriptors, memory or processes: what cannot be done now
+is refused or deferred, nobody spins or is held, and all goes on when there is more."""
+
+from __future__ import annotations
+
+import os
+import poplib
+import secrets
+import signal
+import smtplib
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from qsend.formats.netstring import render
+from tests.pop.conftest import PASSWORD, PopTree
+from tests.pop.conftest import mailbox as mailbox
+from tests.pop.conftest import pem as pem
+from tests.pop.conftest import unstarted as unstarted
+from tests.ports import free_ports
+from tests.smtpsink import Sink
+from tests.tree.harness import Tree, until
+from tests.tree.numbered import Bench, cpu_s, drain, recover
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+HERE = Path(__file__).parent
+KINDS = (
+    "queue", "send", "clean", "lookup", "lspawn", "local", "remote", "smtpd", "qmtpd",
+    "runner", "pop3d", "login",
+)  # fmt: skip
+TOLD = {
+    "queue": b"Too many open files", "send": b"Too many open files",
+    "clean": b"Too many open files", "lspawn": b"deferral: Unable_to_open_the_message",
+    "local": b"deferral: Too_many_files_are_open", "remote": b"deferral: ",
+    "runner": b"no descriptors left",
+}  # fmt: skip
+"""What is said of it where nobody is refused."""
+NEVER = (b"Traceback", b"is held")
+CPU_S = 0.5
+"""Of the whole tree, for the work of one turn; one that spins takes twice that."""
+FAST_BRAKE = (
+    "from qsend.core.startoptions import StartOptions;"
+    "StartOptions.__init__.__kwdefaults__['pace'] = 0.02"
+)
+CLIENT_S = 4.0
+SQUEEZED_S = 1.0
+"""How long there is nothing to be had."""
+
+
+@dataclass
+class Squeezed(Bench):
+    """A bench whose processes run out of things on demand, with all its entrances."""
+
+    place: Path = Path()
+    ports: dict[str, int] = field(default_factory=dict)
+    sink: Sink = field(default_factory=Sink)
+    mailbox: str = ""
+
+    def start(self, more: str = "") -> None:
+        patch = f"PLACE = {str(self.place)!r}\n{(HERE / 'squeezed.py').read_text()}"
+        self.tree.start(patch=f"{patch}\n{more}")
+
+    def order(self, word: str, pids: Sequence[int]) -> None:
+        """Tell processes what they are to have no more of; "" gives it back."""
+        (self.place / "squeeze").write_text(word.ljust(20))
+        done = self.place / "done"
+        wanted = done.stat().st_size + len(pids)
+        for pid in pids:
+            os.kill(pid, signal.SIGUSR1)
+        until(lambda: done.stat().st_size >= wanted)
+
+    def give_back(self) -> None:
+        """All have all again, those that were forked meanwhile too."""
+        pids = [pid for kind in KINDS for pid in self.tree.pids(f"qmail-{kind}")]
+        self.order("", pids)
+
+    def has_said(self, told: bytes, mark: int) -> bool:
+        """Whether the log has it behind that place."""
+        self.tree.watch(0.1)
+        return told in self.tree.log[mark:]
+
+    def turn(self, word: str, *kinds: str, told: bytes = b"") -> None:
+        """Clients come while the processes of these kinds have no more of it, and
+        until that is told."""
+        pids = [pid for kind in kinds for pid in self.tree.pids(f"qmail-{kind}")]
+        self.order(word, pids)
+        began_cpu_s, mark = cpu_s(self.tree), len(self.tree.log)
+        with self.work():
+            drain(self.tree, SQUEEZED_S)
+            assert cpu_s(self.tree) - began_cpu_s < CPU_S, kinds
+            try:
+                until(lambda: self.has_said(told, mark))
+            finally:
+                self.give_back()
+
+    def number(self) -> str:
+        self.seen += 1
+        return f"n{self.seen}n"
+
+    def by_smtp(self, recip: str) -> None:
+        number = self.number()
+        text = f"Subject: {number}\r\n\r\n" + "x" * 20_000 + "\r\n"
+        try:
+            with smtplib.SMTP("127.0.0.1", self.ports["smtp"], "c", CLIENT_S) as client:
+                client.sendmail("me@here.example", recip, text)
+        except (OSError, smtplib.SMTPException):
+            return
+        if "far" not in recip:
+            self.accepted.add(number)
+
+    def by_qmtp(self) -> None:
+        number = self.number()
+        package = render(b"\nSubject: %b\n\nx\n" % number.encode())
+        package += render(b"me@here.example") + render(render(b"box@here.example"))
+        try:
+            with socket.create_connection(
+                ("127.0.0.1", self.ports["qmtp"]), CLIENT_S
+            ) as sock:
+                sock.sendall(package)
+                answer = sock.recv(1000)
+        except OSError:
+            return
+        if answer.partition(b":")[2].startswith(b"K"):
+            self.accepted.add(number)
+
+    def by_pop(self) -> bool:
+        try:
+            client = poplib.POP3("127.0.0.1", self.ports["pop3"], timeout=CLIENT_S)
+        except (OSError, poplib.error_proto):
+            return False
+        client.encoding = "UTF-8"
+        try:
+            client.user(self.mailbox)
+            client.pass_(PASSWORD)
+            client.stat()
+        except (OSError, poplib.error_proto):
+            return False
+        else:
+            return True
+        finally:
+            client.close()
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Something of everything, at the same time; it may go on after the block."""
+        todo: list[Callable[[], object]] = [
+            self.inject,
+            self.by_qmtp,
+            self.by_pop,
+            lambda: self.by_smtp("box@here.example"),
+            lambda: self.by_smtp("far@there.example"),
+        ]
+        with ThreadPoolExecutor(len(todo)) as pool:
+            running = [pool.submit(each) for each in todo]
+            yield
+            while not all(each.done() for each in running):
+                drain(self.tree, 0.05)
+        for each in running:
+            each.result()
+
+
+@contextmanager
+def own_pids(tree: Tree) -> Iterator[Path]:
+    """A cgroup that limits processes, below the one that this process is in.
+
+    At the end the tree, which may be in it, is there no more.
+    """
+    rows = Path("/proc/self/cgroup").read_text().split()
+    for row in rows:
+        _, controllers, path = row.split(":", 2)
+        if "pids" in controllers.split(","):
+            break
+    else:
+        pytest.skip("no cgroup controller for processes of its own")
+    group = Path(f"/sys/fs/cgroup/pids{path}") / f"qsend-test-{secrets.token_hex(4)}"
+    try:
+        group.mkdir()
+    except OSError as exc:
+        pytest.skip(f"no cgroup is lent: {exc.strerror}")
+    try:
+        yield group
+    finally:
+        tree.kill()
+        until(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+@pytest.fixture
+def bench(unstarted: PopTree, mailbox: str, open_tmp: Path) -> Iterator[Squeezed]:
+    place = open_tmp / "place"
+    place.mkdir()
+    for name in ("squeeze", "done"):
+        (place / name).touch()
+    tree = unstarted.tree
+    smtp, qmtp = free_ports(2)
+    tree.control("smtplisten", f"127.0.0.1:{smtp}\n")
+    tree.control("qmtplisten", f"127.0.0.1:{qmtp}\n")
+    tree.control("tcp.smtp", '127.:allow,RELAYCLIENT=""\n')
+    program = tree.home / "bin/qmail-queue"
+    tree.control("tcp.qmtp", f'127.:allow,RELAYCLIENT="",QMAILQUEUE="{program}"\n')
+    for name in ("smtp", "qmtp"):
+        tree.run("tcprules", name)
+    with Sink() as sink:
+        tree.control("smtproutes", f":127.0.0.1:{sink.port}\n")
+        ports = {"smtp": smtp, "qmtp": qmtp, "pop3": unstarted.port}
+        yield Squeezed(tree, place=place, ports=ports, sink=sink, mailbox=mailbox)
+        assert tree.stop() == 0
+
+
+def settle(bench: Squeezed) -> None:
+    """Everything is as it should be, for all kinds of work."""
+    recover(bench)
+    before = len(bench.accepted)
+    with bench.work():
+        pass
+    assert bench.by_pop()
+    recover(bench)
+    assert len(bench.accepted) == before + 5
+
+
+def test_process_without_descriptors_defers_and_goes_on(bench: Squeezed) -> None:
+    tree = bench.tree
+    bench.start()
+    settle(bench)
+    before = {kind: tree.pids(f"qmail-{kind}") for kind in KINDS}
+    for kind in KINDS:
+        bench.turn("descriptors", kind, told=TOLD.get(kind, b""))
+        settle(bench)
+        assert tree.pids(f"qmail-{kind}") == before[kind], kind
+    for word in (*NEVER, b"lost", b"crashed", b"alert"):
+        assert word not in tree.log
+    tree.wait_empty()
+
+
+def test_process_without_memory_ends_at_most_and_nothing_is_lost(
+    bench: Squeezed,
+) -> None:
+    tree = bench.tree
+    bench.start()
+    settle(bench)
+    for kind in KINDS:
+        bench.turn("memory", kind)
+        settle(bench)
+    assert not any(word in tree.log for word in NEVER)
+    tree.wait_empty()
+
+
+def test_processes_without_threads_defer_and_go_on(bench: Squeezed) -> None:
+    tree = bench.tree
+    bench.start()
+    # Before the first message they have none.
+    bench.turn("processes", *KINDS, told=b"no thread is to be had")
+    settle(bench)
+    assert not any(word in tree.log for word in (*NEVER, b"lost", b"alert"))
+    tree.wait_empty()
+
+
+def test_full_process_table_is_waited_out(bench: Squeezed) -> None:
+    tree = bench.tree
+    bench.start(FAST_BRAKE)
+    settle(bench)
+    with own_pids(tree) as group:
+        for process in tree.family():
+            (group / "cgroup.procs").write_text(str(process.pid))
+        now = int((group / "pids.current").read_text())
+        # Not even for one that takes the place of another.
+        (group / "pids.max").write_text(str(now - 1))
+        assert bench.inject() == 0
+        # The program of later.
+        tree.wait_for(rb"deferral: (There_is_no_thread|Unable_to_run)")
+        [lookup] = tree.pids("qmail-lookup")
+        os.kill(lookup, signal.SIGKILL)
+        failed = rb"unable to start qmail-lookup: cannot fork: Resource temporarily"
+        tree.wait_for(failed, 7)
+        (group / "pids.max").write_text("max")
+        settle(bench)
+        assert not any(word in tree.log for word in NEVER)
+        tree.wait_empty()
+        assert tree.stop() == 0
+    bench.start()
