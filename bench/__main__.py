@@ -32,7 +32,7 @@ from bench import (  # fmt: skip
 )
 from bench.errors import BenchError
 from bench.lab import Lab
-from bench.outcome import save
+from bench.outcome import Run, save
 from bench.sink import running_sink
 from bench.tree import ROOT
 from bench.workload import Variant
@@ -75,9 +75,10 @@ def main() -> int:
     if MICRO in options.workloads:
         outcomes += micro.run()
     save(options.out, facts, outcomes)
+    runs = [Run(facts, outcomes)]
     for place in (options.out, *([HERE] if options.report else [])):
-        report.write(place / "REPORT.md", facts, outcomes, place / "plots")
-    print(show.tables(facts, outcomes))
+        report.write(place / "REPORT.md", runs, place / "plots")
+    print(show.facts(runs) + "\n" + show.tables(outcomes))
     print(f"\nAll of it is in {options.out}")
     return int(any(each.error for each in outcomes))
 

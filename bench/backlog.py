@@ -116,7 +116,7 @@ def send_mib(peer: Qsend) -> float:
 
 def variants(*, full: bool) -> list[Variant]:
     """Those of W6."""
-    counts = (0, 1000, 10_000, 100_000, 1_000_000) if full else (0, 10_000)
+    counts = (0, 1000, 10_000, 100_000, 1_000_000) if full else (0, 5000)
     return [
         Variant("w6", f"new mail while {count} wait", Backlog(count).run, (QSEND,))
         for count in counts

@@ -84,4 +84,4 @@ def kind() -> str:
     if group is None:
         return "/proc, hundredths of a second"
     group.remove()
-    return f"control group below {group.path.parent}"
+    return "control group"

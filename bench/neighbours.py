@@ -75,11 +75,16 @@ def _letter(number: int, kind: bytes) -> Letter:
 
 def variants(*, full: bool) -> list[Variant]:
     """Those of W7. notqmail waits 60 s and more for a slot: only where time is."""
-    who = (QSEND, POSTFIX, NOTQMAIL) if full else (QSEND, POSTFIX)
+    kinds = (
+        (b"silent", "never answer", (QSEND, POSTFIX)),
+        (b"slow", "answer one byte a second", (QSEND,)),
+    )
     return [
-        Variant("w7", f"half for hosts that {title}", BadHalf(kind).run, who)
-        for kind, title in (
-            (b"silent", "never answer"),
-            (b"slow", "answer one byte a second"),
+        Variant(
+            "w7",
+            f"half for hosts that {title}",
+            BadHalf(kind).run,
+            (QSEND, POSTFIX, NOTQMAIL) if full else who,
         )
+        for kind, title, who in kinds
     ]

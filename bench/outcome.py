@@ -75,6 +75,26 @@ def save(
             writer.writerow([*facts, *(getattr(each, name) for name in COLUMNS)])
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run of the suite gave, and what it was made on."""
+
+    machine: Mapping[str, Any]
+    outcomes: Sequence[Outcome]
+
+
+def load(path: Path) -> Run:
+    """What `save` wrote as results.json."""
+    content = json.loads(path.read_text())
+    return Run(content["machine"], [_outcome(each) for each in content["outcomes"]])
+
+
+def _outcome(plain: Mapping[str, Any]) -> Outcome:
+    known = {key: item for key, item in plain.items() if item is not None}
+    timeline = [(at, waiting) for at, waiting in plain["timeline"]]
+    return Outcome(**{**known, "timeline": timeline})
+
+
 def _plain(outcome: Outcome) -> dict[str, Any]:
     return {
         key: None if isinstance(item, float) and math.isnan(item) else item

@@ -1,13 +1,19 @@
-"""The report: tables, and plots inside it."""
+"""The report: tables, and plots inside it.
+
+    python -m bench.report RESULTS.json ... [--out DIRECTORY]
+
+makes one report of several runs. A variant that more than one has is taken from the
+last: only figures of one run may be compared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bench import plots, show
-from bench.outcome import Outcome
+from bench.outcome import Outcome, Run, load
 
 _INTRO = """\
 # What was measured
@@ -19,18 +25,30 @@ least and the most of them. "qsend is so many times as fast" compares round by r
 """
 
 
-def write(
-    path: Path, machine: Mapping[str, Any], outcomes: Sequence[Outcome], images: Path
-) -> None:
+def write(path: Path, runs: Sequence[Run], images: Path) -> None:
     """Write the report to `path` and its plots to `images`, which lies beside it."""
     images.mkdir(parents=True, exist_ok=True)
+    runs = latest(runs)
+    outcomes = [each for run in runs for each in run.outcomes]
     drawn = plots.draw(images, outcomes)
-    parts = [_INTRO, show.tables(machine, outcomes), "\n\n## Plots\n"]
+    parts = [_INTRO, show.facts(runs), "\n", show.tables(outcomes), "\n\n## Plots\n"]
     parts += [
         f"\n### {title}\n\n![{title}]({images.name}/{name})\n" for title, name in drawn
     ]
     parts += ["\n## Settings\n\n", *settings(outcomes)]
     path.write_text("".join(parts))
+
+
+def latest(runs: Sequence[Run]) -> list[Run]:
+    """The runs without the variants that a later one has, and in their order."""
+    found: list[Run] = []
+    seen: set[str] = set()
+    for run in reversed(runs):
+        kept = [each for each in run.outcomes if each.variant not in seen]
+        seen.update(each.variant for each in kept)
+        if kept:
+            found.insert(0, Run(run.machine, kept))
+    return found
 
 
 def settings(outcomes: Sequence[Outcome]) -> list[str]:
@@ -48,3 +66,17 @@ def settings(outcomes: Sequence[Outcome]) -> list[str]:
     return [
         f"* {who} (first in {name}): {text}\n" for (who, text), name in found.items()
     ]
+
+
+def main() -> None:
+    """Make the report."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report")
+    parser.add_argument("results", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    runs = [load(path) for path in options.results]
+    write(options.out / "REPORT.md", runs, options.out / "plots")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
-from bench.outcome import DELIVERED, Outcome
+from bench.outcome import DELIVERED, Outcome, Run
 from bench.stats import Spread, ratios, spread
 
 OURS = "qsend"
 _HEAD = (
-    "system", "per second", "cpu s/1000", "p50 ms", "p99 ms", "peak MiB",
+    "system", "rounds", "per second", "cpu s/1000", "p50 ms", "p99 ms", "peak MiB",
     "qsend is so many times as fast", "failed",
 )  # fmt: skip
 
@@ -68,6 +67,7 @@ def table(outcomes: Sequence[Outcome], variant: str) -> str:
             _row(
                 (
                     system,
+                    str(len(good)),
                     _cell(figure(good, _rate), 0),
                     _cell(figure(good, lambda each: each.cpu_per_1000), 2),
                     _cell(figure(good, lambda each: each.p50_ms), 1),
@@ -81,10 +81,9 @@ def table(outcomes: Sequence[Outcome], variant: str) -> str:
     return "\n".join(lines) + "\n" + _extras(here, variant)
 
 
-def tables(machine: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
+def tables(outcomes: Sequence[Outcome]) -> str:
     """All of it."""
-    parts = [facts(machine)]
-    parts += [f"### {each}\n\n{table(outcomes, each)}" for each in variants(outcomes)]
+    parts = [f"### {each}\n\n{table(outcomes, each)}" for each in variants(outcomes)]
     errors = [each for each in outcomes if each.error]
     if errors:
         parts.append("### Failed runs\n")
@@ -94,9 +93,18 @@ def tables(machine: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
     return "\n".join(parts)
 
 
-def facts(machine: Mapping[str, Any]) -> str:
-    """What it was made on, as a list."""
-    return "".join(f"* {name}: {value}\n" for name, value in machine.items())
+def facts(runs: Sequence[Run]) -> str:
+    """What they were made on, as a list; what differs, for each with its variants."""
+    names = list(dict.fromkeys(name for run in runs for name in run.machine))
+    common = [n for n in names if len({str(r.machine.get(n)) for r in runs}) == 1]
+    text = "".join(f"* {name}: {runs[0].machine[name]}\n" for name in common)
+    if len(runs) == 1:
+        return text
+    for number, run in enumerate(runs, 1):
+        own = {n: run.machine[n] for n in run.machine if n not in common}
+        text += f"* run {number} ({', '.join(variants(run.outcomes))}): "
+        text += ", ".join(f"{name} {value}" for name, value in own.items()) + "\n"
+    return text
 
 
 def _extras(here: Sequence[Outcome], variant: str) -> str:
