@@ -203,13 +203,13 @@ class Attempts:
                     if len(keep) != len(entries):
                         self.waiting[job.channel].sift(destination, keep)
 
-    def suspect(self, messid: MessId, cause: Cause, *, alone: bool) -> bool:
+    def suspect(self, messid: MessId, cause: Cause, before: int) -> bool:
         """Note whether a delivery crashed; True when it did so for a second time.
 
         A suspect is attempted alone; the second crash holds the message. Deliveries
-        that were not `alone` may have been lost with one process: they are one crash.
-        The loss of a user's own child does not count: he can kill it as often as he
-        likes.
+        with as many crashes `before` them may have been lost with one process, and
+        are one crash. The loss of a user's own child does not count: he can kill it as
+        often as he likes.
         """
         match cause:
             case Cause.NORMAL | Cause.UNREACHABLE | Cause.MANGLED | Cause.UNRESOLVED:
@@ -219,15 +219,17 @@ class Attempts:
                 self.suspects.setdefault(messid, 0)
                 return False
             case Cause.CRASHED:
-                crashes = self.suspects.get(messid, 0) + 1 if alone else 1
+                pass
             case _:
                 assert_never(cause)
-        if crashes < CRASHES_HELD:
-            self.suspects[messid] = crashes
+        if before + 1 < CRASHES_HELD:
+            self.suspects[messid] = before + 1
             return False
-        del self.suspects[messid]
-        self.held.add(b"mess:%d" % messid)
-        return True
+        self.suspects.pop(messid, None)
+        name = b"mess:%d" % messid
+        is_news = name not in self.held
+        self.held.add(name)
+        return is_news
 
     def _begin(
         self,
@@ -238,9 +240,9 @@ class Attempts:
         dying: bool,
         verdict: bytes | None = None,
     ) -> StartDelivery:
-        alone = message.messid in self.suspects
+        crashes = self.suspects.get(message.messid)
         attempt = Attempt(
-            job.channel, destination, len(offsets), verdict is None, alone
+            job.channel, destination, len(offsets), verdict is None, crashes or 0
         )
         self.running[job.channel] += 1
         job.running += len(offsets)
@@ -259,7 +261,7 @@ class Attempts:
             destination.key,
             message.sender,
             tuple(recips),
-            alone,
+            crashes is not None,
             verdict,
         )
 

@@ -223,8 +223,8 @@ class Manager(Reading):
         if message is None or job is None:
             self._actions.append(logline.delivery(delid, letter, text))
             return  # the message was removed or set aside meanwhile
-        alone = delivery.attempt.alone
-        if self.attempts.suspect(message.messid, cause, alone=alone):
+        crashes = delivery.attempt.crashes
+        if self.attempts.suspect(message.messid, cause, crashes):
             text_held = f"message {message.messid} is held: its delivery crashed twice"
             self._actions += [logline.alert(text_held), SaveHolds()]
         if letter is Letter.DEFERRAL and delivery.dying and cause not in _UNJUDGED:

@@ -99,15 +99,15 @@ class Message:
 class Attempt:
     """One slot in use: a local delivery, or a transaction of several recipients.
 
-    `tried` is False when only a verdict is passed on; `alone`, when the message was a
-    suspect.
+    `tried` is False when only a verdict is passed on; `crashes` is how many the message
+    had had before.
     """
 
     channel: Channel
     destination: Destination
     outstanding: int
     tried: bool = True
-    alone: bool = False
+    crashes: int = 0
 
 
 @dataclass(slots=True)

@@ -384,6 +384,19 @@ def test_recipients_lost_with_one_process_are_one_crash() -> None:
     sim.clocks.wall += 400
     sim.run()
     assert sim.manager.attempts.held
+    assert len(sim.lines(b"alert: message ")) == 1
+
+
+def test_recipients_alone_that_are_lost_with_one_process_are_one_crash() -> None:
+    queue, _ = queue_of(envelope(b"a@here", b"b@here"))
+    script = Script(CHILD_LOST)
+    sim = Sim(queue, script)
+    sim.run()
+    script.default = CRASHED
+    sim.clocks.wall += 100
+    sim.run()
+    assert [start.alone for start in sim.started] == [False, False, True, True]
+    assert not sim.manager.attempts.held
 
 
 def test_user_who_kills_his_own_child_holds_up_nobody_elses_mail() -> None:

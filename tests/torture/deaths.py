@@ -185,13 +185,14 @@ class Deaths:
         """Wait until the queue is empty and who died is replaced."""
         end_mono = clock.mono() + WAIT_S
         log = self.killer.logs[-1]
-        seen = len(log.lines)
+        began = seen = len(log.lines)
         while not self._is_over():
-            assert self.killer.is_up(), self._story(seen)
-            assert clock.mono() < end_mono, self._story(seen)
-            before = len(log.lines)
-            log.wait_for(before + 1, 0.02)
-            if any(b" is held: " in line.text for line in log.lines[before:]):
+            assert self.killer.is_up(), self._story(began)
+            assert clock.mono() < end_mono, self._story(began)
+            log.wait_for(seen + 1, 0.02)
+            news = log.lines[seen:]
+            seen += len(news)
+            if any(b" is held: " in line.text for line in news):
                 self._release()
 
     def _is_over(self) -> bool:
