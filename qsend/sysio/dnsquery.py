@@ -39,6 +39,7 @@ import dns.rrset
 
 from qsend.core.mx import canonical
 from qsend.formats.control import Resolver
+from qsend.formats.dnsreply import read_plain
 
 _PRELOADED = (encodings.idna, dns.rdtypes.ANY.OPT, dns.rdtypes.ANY.DNAME)
 
@@ -155,14 +156,13 @@ class Querier:
         for wait_s in self._tries_s:
             for index in tuple(order):
                 try:
-                    reply = await _exchange(self._servers[index], request, wait_s)
+                    answer = await _exchange(self._servers[index], request, wait_s)
                 except TimeoutError:
                     answer = trouble("timed out")
                     continue
                 except OSError as exc:
                     answer = trouble((exc.strerror or "network error").lower())
                     continue
-                answer = read_reply(reply)
                 if answer.outcome is not Outcome.TROUBLE:
                     self._first = index
                     return answer
@@ -181,43 +181,43 @@ def _qname(name: bytes) -> dns.name.Name | None:
 
 async def _exchange(
     server: Resolver, request: dns.message.Message, wait_s: float
-) -> dns.message.Message:
-    """One server's reply, over TCP when the datagram was cut.
+) -> Answer:
+    """What one server's reply says, over TCP when the datagram was cut.
 
     Raises: TimeoutError, OSError.
     """
     async with asyncio.timeout(wait_s):
-        reply = await _over_udp(server, request)
-        if reply is not None:
-            return reply
+        answer = await _over_udp(server, request)
+        if answer is not None:
+            return answer
         try:
-            return await dns.asyncquery.tcp(
+            reply = await dns.asyncquery.tcp(
                 request, server.host, port=server.port, backend=_BACKEND
             )
         except EOFError as exc:
             raise ConnectionAbortedError(0, "answer over TCP was cut") from exc
         except dns.exception.DNSException as exc:
             raise ConnectionAbortedError(0, "malformed answer over TCP") from exc
+        return read_reply(reply)
 
 
-async def _over_udp(
-    server: Resolver, request: dns.message.Message
-) -> dns.message.Message | None:
-    """One server's reply, None when it was cut.
+async def _over_udp(server: Resolver, request: dns.message.Message) -> Answer | None:
+    """What one server's reply says, None when it was cut.
 
     What comes from elsewhere, or is malformed, may be forged: it is passed over.
     dnspython's own exchange takes as long again as its parser does.
     Raises: OSError.
     """
     loop = asyncio.get_running_loop()
-    answered: asyncio.Future[dns.message.Message | None] = loop.create_future()
+    question = request.to_wire()
+    answered: asyncio.Future[Answer | None] = loop.create_future()
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
 
     def receive() -> None:
         if answered.done():
             return
         try:
-            answered.set_result(_read_datagram(sock, request))
+            answered.set_result(_read_datagram(sock, request, question))
         except BlockingIOError:
             pass  # a datagram with a wrong checksum was here
         except OSError as exc:
@@ -231,7 +231,7 @@ async def _over_udp(
         sock.connect(
             dns.inet.low_level_address_tuple((server.host, server.port), family)
         )
-        sock.send(request.to_wire())
+        sock.send(question)
         loop.add_reader(sock, receive)
         try:
             return await answered
@@ -240,20 +240,29 @@ async def _over_udp(
 
 
 def _read_datagram(
-    sock: socket.socket, request: dns.message.Message
-) -> dns.message.Message | None:
-    """The reply in the next datagram, None when it was cut.
+    sock: socket.socket, request: dns.message.Message, question: bytes
+) -> Answer | None:
+    """What the reply in the next datagram says, None when it was cut.
 
+    `question` is `request` as it was sent.
     Raises: OSError; DNSException for what does not answer `request`.
     """
     content = sock.recv(_DATAGRAM_MAX)
+    plain = read_plain(content, question)
+    if plain is not None:
+        return Answer(
+            outcome=Outcome.FOUND,
+            mx=plain.mx,
+            addresses=plain.addresses,
+            ttl_s=plain.ttl_s,
+        )
     try:
         reply = dns.message.from_wire(content, raise_on_truncation=True)
     except dns.message.Truncated as exc:
         _require_answer(request, exc.message())  # type: ignore[no-untyped-call] # dnspython
         return None
     _require_answer(request, reply)
-    return reply
+    return read_reply(reply)
 
 
 def _require_answer(request: dns.message.Message, reply: dns.message.Message) -> None:
