@@ -1,4 +1,4 @@
-r"""The plain reply to a question for MX or A records: most of all replies.
+r"""A question, and the plain reply to one for MX or A records: most of all replies.
 
 dnspython reads every reply there is, and takes a fifth of the time of a remote process
 for it where each message has a domain of its own. This reads those alone in which
@@ -28,6 +28,10 @@ _FLAGS_MASK = 0xFA0F
 _RESPONSE = 0x8000
 _TTL_MAX = 2**31 - 1
 _NAME_MAX = 255
+_LABEL_END = 64
+_RECURSE = 0x0100
+"""The header's second word of a question."""
+_QUESTION_END = struct.Struct("!HH")
 _POINTER = 0xC0
 
 
@@ -41,6 +45,23 @@ class Plain:
     mx: tuple[tuple[int, bytes], ...] = ()
     addresses: tuple[str, ...] = ()
     ttl_s: int
+
+
+def render_question(number: int, name: bytes, kind: int) -> bytes | None:
+    """The message that asks for the records of `name`; None when there is no such name.
+
+    Args:
+        number: 16 bits that a forger cannot know.
+        name: labels joined by dots, with or without the final one, raw bytes.
+    """
+    labels = name.removesuffix(b".").split(b".")
+    if not all(0 < len(label) < _LABEL_END for label in labels):
+        return None
+    wire = b"".join([bytes((len(label),)) + label for label in labels]) + b"\0"
+    if len(wire) > _NAME_MAX:
+        return None
+    header = _HEADER.pack(number, _RECURSE, 1, 0, 0, 0)
+    return header + wire + _QUESTION_END.pack(kind, _IN)
 
 
 def read_plain(wire: bytes, question: bytes) -> Plain | None:
@@ -111,7 +132,7 @@ def _name(wire: bytes, at: int, end: int) -> bytes | None:
             if after < 0:
                 after = at + 2
             at = start = target
-        elif length >= 64 or (size := size + 1 + length) > _NAME_MAX:
+        elif length >= _LABEL_END or (size := size + 1 + length) > _NAME_MAX:
             return None
         else:
             labels.append(wire[at + 1 : at + 1 + length])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import encodings.idna
+import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ import dns.rrset
 
 from qsend.core.mx import canonical
 from qsend.formats.control import Resolver
-from qsend.formats.dnsreply import read_plain
+from qsend.formats.dnsreply import read_plain, render_question
 
 _PRELOADED = (encodings.idna, dns.rdtypes.ANY.OPT, dns.rdtypes.ANY.DNAME)
 
@@ -139,24 +140,23 @@ class Querier:
             rdtype: MX, A, AAAA or TXT.
         Raises: nothing; every failure is an Answer.
         """
-        qname = _qname(name)
-        if qname is None:
+        question = render_question(secrets.randbits(16), name, rdtype)
+        if question is None:
             return Answer(outcome=Outcome.NO_NAME)
-        request = dns.message.make_query(qname, rdtype)
         try:
             async with asyncio.timeout(self._lifetime_s):
-                return await self._rounds(request)
+                return await self._rounds(question)
         except TimeoutError:
             return trouble("timed out")
 
-    async def _rounds(self, request: dns.message.Message) -> Answer:
+    async def _rounds(self, question: bytes) -> Answer:
         count = len(self._servers)
         order = [(self._first + step) % count for step in range(count)]
         answer = trouble("no server")
         for wait_s in self._tries_s:
             for index in tuple(order):
                 try:
-                    answer = await _exchange(self._servers[index], request, wait_s)
+                    answer = await _exchange(self._servers[index], question, wait_s)
                 except TimeoutError:
                     answer = trouble("timed out")
                     continue
@@ -170,29 +170,21 @@ class Querier:
         return answer
 
 
-def _qname(name: bytes) -> dns.name.Name | None:
-    """The name for the wire, or None when no such name can exist."""
-    labels = name.removesuffix(b".").split(b".")
-    try:
-        return dns.name.Name((*labels, b""))
-    except dns.exception.DNSException:
-        return None
-
-
-async def _exchange(
-    server: Resolver, request: dns.message.Message, wait_s: float
-) -> Answer:
+async def _exchange(server: Resolver, question: bytes, wait_s: float) -> Answer:
     """What one server's reply says, over TCP when the datagram was cut.
 
     Raises: TimeoutError, OSError.
     """
     async with asyncio.timeout(wait_s):
-        answer = await _over_udp(server, request)
+        answer = await _over_udp(server, question)
         if answer is not None:
             return answer
         try:
             reply = await dns.asyncquery.tcp(
-                request, server.host, port=server.port, backend=_BACKEND
+                dns.message.from_wire(question),
+                server.host,
+                port=server.port,
+                backend=_BACKEND,
             )
         except EOFError as exc:
             raise ConnectionAbortedError(0, "answer over TCP was cut") from exc
@@ -201,7 +193,7 @@ async def _exchange(
         return read_reply(reply)
 
 
-async def _over_udp(server: Resolver, request: dns.message.Message) -> Answer | None:
+async def _over_udp(server: Resolver, question: bytes) -> Answer | None:
     """What one server's reply says, None when it was cut.
 
     What comes from elsewhere, or is malformed, may be forged: it is passed over.
@@ -209,7 +201,6 @@ async def _over_udp(server: Resolver, request: dns.message.Message) -> Answer | 
     Raises: OSError.
     """
     loop = asyncio.get_running_loop()
-    question = request.to_wire()
     answered: asyncio.Future[Answer | None] = loop.create_future()
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
 
@@ -217,7 +208,7 @@ async def _over_udp(server: Resolver, request: dns.message.Message) -> Answer | 
         if answered.done():
             return
         try:
-            answered.set_result(_read_datagram(sock, request, question))
+            answered.set_result(_read_datagram(sock, question))
         except BlockingIOError:
             pass  # a datagram with a wrong checksum was here
         except OSError as exc:
@@ -239,13 +230,10 @@ async def _over_udp(server: Resolver, request: dns.message.Message) -> Answer | 
             loop.remove_reader(sock)
 
 
-def _read_datagram(
-    sock: socket.socket, request: dns.message.Message, question: bytes
-) -> Answer | None:
+def _read_datagram(sock: socket.socket, question: bytes) -> Answer | None:
     """What the reply in the next datagram says, None when it was cut.
 
-    `question` is `request` as it was sent.
-    Raises: OSError; DNSException for what does not answer `request`.
+    Raises: OSError; DNSException for what does not answer `question`.
     """
     content = sock.recv(_DATAGRAM_MAX)
     plain = read_plain(content, question)
@@ -256,6 +244,7 @@ def _read_datagram(
             addresses=plain.addresses,
             ttl_s=plain.ttl_s,
         )
+    request = dns.message.from_wire(question)
     try:
         reply = dns.message.from_wire(content, raise_on_truncation=True)
     except dns.message.Truncated as exc:

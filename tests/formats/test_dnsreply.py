@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dns.message
+import dns.name
 import dns.rdatatype
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qsend.formats.dnsreply import Plain, read_plain
+from qsend.formats.dnsreply import Plain, read_plain, render_question
 from qsend.sysio.dnsquery import Outcome, read_reply
 
 ASKED = {"MX": ["10 mx.d.example.", "20 Other.test.", "0 ."], "A": ["192.0.2.1"]}
@@ -86,3 +87,17 @@ def test_changed_reply_is_never_read_otherwise(data: st.DataObject) -> None:
         return
     told = read_reply(dns.message.from_wire(bytes(wire), ignore_trailing=True))
     assert plain == Plain(mx=told.mx, addresses=told.addresses, ttl_s=told.ttl_s)
+
+
+@pytest.mark.parametrize("name", [b"d.example", b"d.example.", b"\xff." + b"x" * 63])
+def test_question_is_the_one_of_dnspython(name: bytes) -> None:
+    labels = (*name.removesuffix(b".").split(b"."), b"")
+    query = dns.message.make_query(dns.name.Name(labels), "MX", id=7)
+    assert render_question(7, name, dns.rdatatype.MX) == query.to_wire()
+
+
+@pytest.mark.parametrize(
+    "name", [b"", b".", b"a..b", b"x" * 64, b".".join([b"a"] * 128)]
+)
+def test_what_is_no_name_cannot_be_asked_for(name: bytes) -> None:
+    assert render_question(7, name, dns.rdatatype.A) is None
