@@ -5,6 +5,7 @@ Every plot is made of the results alone, and left out when they have nothing for
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,8 @@ _SLOTS = re.compile(r"w1 remote, sink at once(?:, (\d+) slots)?")
 _LATENCY = re.compile(r"w1 remote, sink (?:(\d+) ms|at once)")
 _WAITING = re.compile(r"w6 new mail while (\d+) wait")
 _DEFAULT_SLOTS = 50
+WIDE = 1000
+"""Numbers above are drawn by their logarithm."""
 
 
 def draw(directory: Path, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
@@ -72,32 +75,36 @@ def _against(
             axes.errorbar(
                 numbers, medians, [below, above], label=system, marker="o", capsize=3
             )
+    axes.set_ylim(bottom=0)
+    if points[-1][0] > WIDE:
+        axes.set_xscale("symlog", linthresh=WIDE)
+        axes.set_xlim(-WIDE / 2, 2 * points[-1][0])
     return _save(axes, path)
 
 
 def _bars(path: Path, outcomes: Sequence[Outcome]) -> bool:
     """Bars: processor seconds per 1000, a group for each variant."""
-    names = [each for each in variants(outcomes) if not each.startswith("limits")]
-    shown = systems(each for each in outcomes if each.variant in names)
+    counted = [each for each in outcomes if not math.isnan(each.cpu_per_1000)]
+    names, shown = variants(counted), systems(counted)
     if not names:
         return False
     axes = _axes("cpu seconds per 1000", "")
     width = 0.8 / len(shown)
     for index, system in enumerate(shown):
-        for row, name in enumerate(names):
-            cpu = figure(of(outcomes, name, system), lambda each: each.cpu_per_1000)
-            if cpu is not None:
-                axes.barh(
-                    row + index * width,
-                    cpu.median,
-                    width,
-                    color=f"C{index}",
-                    label="_" if row else system,
-                )
-    axes.set_yticks([row + 0.4 for row in range(len(names))], names, fontsize=7)
+        found = [(r, figure(of(counted, n, system), _cpu)) for r, n in enumerate(names)]
+        bars = [(row + index * width, cpu.median) for row, cpu in found if cpu]
+        places, lengths = zip(*bars, strict=True)
+        axes.barh(places, lengths, width, color=f"C{index}", label=system)
+    axes.set_yticks(
+        [row + 0.4 - width / 2 for row in range(len(names))], names, fontsize=7
+    )
     axes.invert_yaxis()
     axes.figure.set_figheight(1.5 + 0.35 * len(names))
     return _save(axes, path)
+
+
+def _cpu(outcome: Outcome) -> float:
+    return outcome.cpu_per_1000
 
 
 def _timeline(path: Path, outcomes: Sequence[Outcome], variant: str) -> bool:

@@ -29,7 +29,10 @@ def write(path: Path, runs: Sequence[Run], images: Path) -> None:
     """Write the report to `path` and its plots to `images`, which lies beside it."""
     images.mkdir(parents=True, exist_ok=True)
     runs = latest(runs)
-    outcomes = [each for run in runs for each in run.outcomes]
+    outcomes = sorted(
+        (each for run in runs for each in run.outcomes),
+        key=lambda each: each.variant.partition(" ")[0],
+    )
     drawn = plots.draw(images, outcomes)
     parts = [_INTRO, show.facts(runs), "\n", show.tables(outcomes), "\n\n## Plots\n"]
     parts += [

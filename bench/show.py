@@ -9,6 +9,8 @@ from bench.outcome import DELIVERED, Outcome, Run
 from bench.stats import Spread, ratios, spread
 
 OURS = "qsend"
+NAMED_MAX = 8
+"""A run of more variants is the one that has what no other run has."""
 _HEAD = (
     "system", "rounds", "per second", "cpu s/1000", "p50 ms", "p99 ms", "peak MiB",
     "qsend is so many times as fast", "failed",
@@ -102,7 +104,9 @@ def facts(runs: Sequence[Run]) -> str:
         return text
     for number, run in enumerate(runs, 1):
         own = {n: run.machine[n] for n in run.machine if n not in common}
-        text += f"* run {number} ({', '.join(variants(run.outcomes))}): "
+        named = variants(run.outcomes)
+        which = "; ".join(named) if len(named) <= NAMED_MAX else "all other variants"
+        text += f"* run {number} ({which}): "
         text += ", ".join(f"{name} {value}" for name, value in own.items()) + "\n"
     return text
 
