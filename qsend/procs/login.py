@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from setproctitle import setproctitle
@@ -34,7 +35,14 @@ from qsend.sysio.fork import reaped
 from qsend.sysio.loginjudge import LoginJudge
 from qsend.sysio.loop import Loop
 from qsend.sysio.parent import Parent
-from qsend.sysio.privilege import drop, harden
+from qsend.sysio.privilege import (
+    CAP_DAC_READ_SEARCH,
+    CAP_SETGID,
+    CAP_SETUID,
+    drop,
+    harden,
+    keep,
+)
 
 ATTEMPTS_MAX = 1000
 """Attempts at a time, those that wait for their turn among them."""
@@ -255,12 +263,24 @@ def _reap() -> None:
         pass
 
 
+def _capabilities() -> Iterable[int]:
+    """To become users; and to read shadow where not even its owner may."""
+    yield from (CAP_SETUID, CAP_SETGID)
+    try:
+        mode = os.stat("/etc/shadow").st_mode
+    except OSError:
+        return
+    if not mode & stat.S_IRUSR:
+        yield CAP_DAC_READ_SEARCH
+
+
 def main(boot: Boot) -> int:
     """Give up the groups, then serve until start goes away; the exit code."""
     setproctitle("qmail-login: qsend")
     if not boot.single_user:
         drop(Account(uid=0, gid=0), ())
     harden()
+    keep(_capabilities())
     sandbox.apply("login")
     LoginServer(boot).run()
     return 0

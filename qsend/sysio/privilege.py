@@ -1,6 +1,6 @@
 """Giving up privilege, and proving that it is gone.
 
-Source: setgroups(2), setresuid(2), prctl(2); docs/ARCHITECTURE.md.
+Source: setgroups(2), setresuid(2), prctl(2), capset(2); docs/ARCHITECTURE.md.
 """
 
 from __future__ import annotations
@@ -8,13 +8,16 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 
 from qsend.core.errors import Fatal
 from qsend.core.model import Account
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION = 0x20080522
+CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID = 2, 6, 7
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -66,6 +69,21 @@ def harden() -> None:
     """
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     hide()
+
+
+def keep(capabilities: Iterable[int]) -> None:
+    """Of root's power keep these capabilities alone, for good; nothing for others.
+
+    Raises: Fatal.
+    """
+    if os.getuid() != 0:
+        return
+    kept = sum(1 << each for each in capabilities)
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    head = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    data = struct.pack("=6I", low, low, 0, high, high, 0)
+    if _libc.capset(head, data) != 0:
+        raise Fatal(f"capset: {os.strerror(ctypes.get_errno())}")
 
 
 def hide() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from qsend.sysio import sandbox
 from qsend.sysio.accounts import load_accounts
+from qsend.sysio.privilege import CAP_SETGID, CAP_SETUID
 from tests.pop.conftest import PopTree
 from tests.tree import procview
 
@@ -36,8 +37,10 @@ def test_each_process_has_its_uid_its_wires_and_no_more(
     for role, each in seen.items():
         status, is_root = each.status, role == "login"
         assert each.title == f"qmail-{role}: qsend".encode()
-        assert (int(status["CapPrm"][0], 16) != 0) == is_root, role
-        assert (int(status["CapEff"][0], 16) != 0) == is_root, role
+        # To become users, and nothing more.
+        wanted = 1 << CAP_SETUID | 1 << CAP_SETGID if is_root else 0
+        assert int(status["CapPrm"][0], 16) == wanted, role
+        assert int(status["CapEff"][0], 16) == wanted, role
         assert status["NoNewPrivs"] == ["1"], role
         assert each.dumpable == is_root, role
         if "seccomp" in sandbox.features():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
+from qsend.core.errors import OutOfDescriptors
 from qsend.formats import frames
 from qsend.sysio.endpoint import Descriptors, Endpoint, pair
 from qsend.sysio.loop import Loop
+from tests.localtree import limit_leaving
 
 
 class Side:
@@ -110,3 +113,42 @@ def test_peer_that_asks_for_life_and_never_reads_fills_no_memory(loop: Loop) -> 
     assert answer == frames.frame(b"a", b"x") + frames.frame(frames.PONG, b"")
     side.endpoint.close("done")
     theirs.close()
+
+
+def test_descriptors_without_room_are_missed_by_their_frames_alone(
+    loop: Loop,
+) -> None:
+    ours, theirs = pair()
+    told: list[str] = []
+
+    def frame(kind: bytes, _body: bytes, fds: Descriptors) -> None:
+        try:
+            os.close(fds.take())
+        except OutOfDescriptors:
+            told.append("missed")
+        else:
+            told.append("taken")
+
+    reasons: list[str] = []
+    receiver = Endpoint(loop, ours, frame, reasons.append, max_fds=frames.FDS_MAX)
+    sender = Endpoint(loop, theirs, lambda *_: None, reasons.append)
+    for _ in range(3):
+        sender.send(frames.frame(b"a", b""), os.open("/dev/null", os.O_RDONLY))
+    sender.flush()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit_leaving(1), before[1]))
+    try:
+        loop.turn(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert told == ["taken", "missed", "missed"]
+    # More than are ever sent is no shortage.
+    many = [os.dup(theirs.fileno()) for _ in range(frames.FDS_MAX + 1)]
+    socket.send_fds(theirs, [frames.frame(b"a", b"")], many)
+    for fd in many:
+        os.close(fd)
+    assert not reasons
+    loop.turn(1)
+    assert reasons == ["packet too long"]
+    for each in (receiver, sender):
+        each.close("")

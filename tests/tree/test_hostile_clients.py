@@ -99,7 +99,8 @@ def descriptors(path: str, ready: Ready) -> None:
         with unixsocket.connect_to(path) as sock:
             socket.send_fds(sock, [part(b"x")], fds)
             # Not even looked at: the client is dropped.
-            assert sock.recv(100) == b""
+            while sock.recv(100):
+                pass
 
     forever(once, ready)
 

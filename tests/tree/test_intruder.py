@@ -24,6 +24,7 @@ from tests.pop.conftest import pem as pem
 from tests.pop.conftest import unstarted as unstarted
 from tests.ports import free_ports
 from tests.smtppeer import LOCKSTEP, Peer
+from tests.torture import injector
 from tests.tree.harness import Tree
 from tests.tree.intruder import ATTEMPTS
 
@@ -42,74 +43,74 @@ USER = 64970
 
 KINDS = (
     "queue", "clean", "send", "lookup", "remote", "smtpd", "qmtpd", "pop3d", "login",
-    "passwordcheck", "popsession", "parser", "local",
+    "passwordcheck", "popsession", "parser", "local", "runner",
 )  # fmt: skip
-"""The columns of TABLE. start and lspawn are root's, without limits; runner is the
-programs of the access rules."""
+"""The columns of TABLE. start and lspawn are root's, without limits."""
 
 # P and A: refused, as EPERM and EACCES. +: done, for the process needs it, or is
-# root. *: the user's own affair, in a local child: the kernel's answer.
+# root. *: the user's own affair, in a local child or a program that a rule names: the
+# kernel's answer.
 TABLE = """
-read another's mailbox          A A A A A A A A + + A A A
-read a message                  + + + A A A A A + + A A A
-list envelopes                  + + + A A A A A + + A A A
-read recipients                 A A + A A A A A + + A A A
-read a password                 A A A A A A A A + + A A A
-read the private key            A A A A A A A A + + A A A
-read /etc/shadow                A A A A A A A A + + A A A
-read /etc/passwd                A A A + A A A A + + A A +
-change a message                + + A A A A A A + A A A A
-change recipients               A A + A A A A A + A A A A
-change a control                A A A A A A A A + A A A A
-create in queue/pid             + + A A A A A A + A A A A
-create in queue/mess            + + A A A A A A + A A A A
-create in queue/intd            + + A A A A A A + A A A A
-create in queue/todo            + + A A A A A A + A A A A
-create in queue/info            A A + A A A A A + A A A A
-create in queue/local           A A + A A A A A + A A A A
-create in queue/remote          A A + A A A A A + A A A A
-create in queue/bounce          A A + A A A A A + A A A A
-create in queue/aside           + + A A A A A A + A A A A
-create in queue/lock            + + A A A A A A + A A A A
-create in run                   A A A A A A A A + A A A A
-create in run/send              A A + A A A A A + A A A A
-create in run/milter            A A A A A A A A + A A A A
-create in control               A A A A A A A A + A A A A
-create in users                 A A A A A A A A + A A A A
-create in bin                   A A A A A A A A + A A A A
-create in alias                 A A A A A A A A + A A A A
-create in /tmp                  A A A A A A A A + A A A +
-signal others of the tree       P P P P P P P P P P P P P
-trace the tree                  P P P P P P P P P P P P P
-look into the tree              A A A A A A A A + A A A A
-take a descriptor of the tree   P P P P P P P P P P P P P
-read memory of the tree         P P P P P P P P P P P P P
-signal one's uid                P P P P P P P P P P P P +
-trace one's uid                 P P P P P P P P P P P P *
-read memory of one's uid        P P P P P P P P P P P P *
-take a descriptor of one's uid  P P P P P P P P P P P P *
-limit one's uid                 P P P P P P P P P P P P *
-signal everybody                P P P P P P P P P P P P *
-inet socket                     P P P + + + P P + + P P +
-inet6 socket                    P P P + + + P P + + P P +
-connect to a service            P P P + + + P P + + P P +
-unix socket                     + + + + P P P P + + P + +
-netlink socket                  P P P + + + P P + + P P +
-packet socket                   P P P P P P P P P P P P P
-raw socket                      P P P P P P P P + + P P P
-exec                            P P P P P P P P P P P P +
-user namespace                  P P P P P P P P P P P P *
-mount                           P P P P P P P P P P P P *
-chroot                          P P P P P P P P P P P P P
-make a device                   P P P P P P P P P P P P *
-bpf                             P P P P P P P P P P P P *
-io_uring                        P P P P P P P P P P P P *
-keyring                         P P P P P P P P P P P P *
-open by handle                  P P P P P P P P P P P P *
-set uid 0                       P P P P P P P P + + P P P
-set gid 0                       P P P P P P P P + + P P P
-set groups                      P P P P P P P P + + P P P
-set capabilities                P P P P P P P P P P P P P
+read another's mailbox          A A A A A A A A A A A A A A
+read a message                  + + + A A A A A A A A A A A
+list envelopes                  + + + A A A A A A A A A A A
+read recipients                 A A + A A A A A A A A A A A
+read a password                 A A A A A A A A + + A A A A
+read the private key            A A A A A A A A + + A A A A
+read /etc/shadow                A A A A A A A A + + A A A A
+read /etc/passwd                A A A + A A A A + + A A + +
+change a message                + + A A A A A A A A A A A A
+change recipients               A A + A A A A A A A A A A A
+change a control                A A A A A A A A + A A A A A
+create in queue/pid             + + A A A A A A A A A A A A
+create in queue/mess            + + A A A A A A A A A A A A
+create in queue/intd            + + A A A A A A A A A A A A
+create in queue/todo            + + A A A A A A A A A A A A
+create in queue/info            A A + A A A A A A A A A A A
+create in queue/local           A A + A A A A A A A A A A A
+create in queue/remote          A A + A A A A A A A A A A A
+create in queue/bounce          A A + A A A A A A A A A A A
+create in queue/aside           + + A A A A A A A A A A A A
+create in queue/lock            + + A A A A A A A A A A A A
+create in run                   A A A A A A A A + A A A A A
+create in run/send              A A + A A A A A A A A A A A
+create in run/milter            A A A A A A A A A A A A A +
+create in control               A A A A A A A A + A A A A A
+create in users                 A A A A A A A A + A A A A A
+create in bin                   A A A A A A A A + A A A A A
+create in alias                 A A A A A A A A A A A A A A
+create in /tmp                  A A A A A A A A + A A A + +
+signal others of the tree       P P P P P P P P P P P P P P
+trace the tree                  P P P P P P P P P P P P P P
+look into the tree              A A A A A A A A A A A A A A
+take a descriptor of the tree   P P P P P P P P P P P P P P
+read memory of the tree         P P P P P P P P P P P P P P
+signal one's uid                P P P P P P P P P P P P + +
+trace one's uid                 P P P P P P P P P P P P * *
+read memory of one's uid        P P P P P P P P P P P P * *
+take a descriptor of one's uid  P P P P P P P P P P P P * *
+limit one's uid                 P P P P P P P P P P P P * *
+signal everybody                P P P P P P P P P P P P * *
+inet socket                     P P P + + + P P + + P P + +
+inet6 socket                    P P P + + + P P + + P P + +
+connect to a service            P P P + + + P P + + P P + +
+unix socket                     + + + + P P P P + + P + + +
+netlink socket                  P P P + + + P P + + P P + +
+packet socket                   P P P P P P P P P P P P P P
+raw socket                      P P P P P P P P P P P P P P
+exec                            P P P P P P P P P P P P + +
+user namespace                  P P P P P P P P P P P P * *
+mount                           P P P P P P P P P P P P * *
+chroot                          P P P P P P P P P P P P P P
+make a device                   P P P P P P P P P P P P * *
+bpf                             P P P P P P P P P P P P * *
+io_uring                        P P P P P P P P P P P P * *
+keyring                         P P P P P P P P P P P P * *
+open by handle                  P P P P P P P P P P P P * *
+set uid 0                       P P P P P P P P + + P P P P
+set gid 0                       P P P P P P P P + + P P P P
+set groups                      P P P P P P P P + + P P P P
+set capabilities                P P P P P P P P P P P P P P
 """
 _LETTERS = {"EPERM": "P", "EACCES": "A", "done": "+"}
 
@@ -137,21 +138,27 @@ def bystanders(uids: set[int]) -> Iterator[dict[str, int]]:
             os.waitpid(pid, 0)
 
 
-def set_up(tree: Tree, place: Path) -> Path:
-    """Secrets, listeners, and somebody's mailbox; the path of that."""
+def set_up(tree: Tree, place: Path) -> tuple[Path, int]:
+    """Secrets, listeners, and somebody's mailbox.
+
+    Returns: the path of that, and the port of QMTP.
+    """
     place.mkdir()
     os.mkfifo(place / "go")
     (place / "targets").touch()
     smtp, qmtp = free_ports(2)
     tree.control("smtplisten", f"127.0.0.1:{smtp}\n")
     tree.control("qmtplisten", f"127.0.0.1:{qmtp}\n")
+    program = tree.home / "bin/qmail-queue"
+    tree.control("tcp.qmtp", f':allow,RELAYCLIENT="",QMAILQUEUE="{program}"\n')
+    tree.run("tcprules", "qmtp")
     tree.control("smtpauth", "relay.example:me:secret\n")
     (tree.home / "control/smtpauth").chmod(0o600)
     mailbox = place / "mailbox"
     mailbox.write_text("private\n")
     mailbox.chmod(0o600)
     os.chown(mailbox, USER, USER)
-    return mailbox
+    return mailbox, qmtp
 
 
 def facts(tree: Tree, messid: int, mailbox: Path) -> dict[str, object]:
@@ -196,7 +203,7 @@ def test_each_process_is_refused_what_it_does_not_need(
     unstarted: PopTree, mailbox: str, open_tmp: Path
 ) -> None:
     tree, place = unstarted.tree, open_tmp / "place"
-    private = set_up(tree, place)
+    private, qmtp = set_up(tree, place)
     # As long as somebody could write to it, nobody begins.
     go = os.open(place / "go", os.O_RDWR)
     patch = f"PLACE = {str(place)!r}\n{(HERE / 'intruder.py').read_text()}"
@@ -211,6 +218,8 @@ def test_each_process_is_refused_what_it_does_not_need(
         tree.wait_for(rb"deferral")
         tree.queue([f"{mailbox}@here.example".encode()])
         tree.wait_for(rb"success")
+        # So that there is a runner.
+        assert injector.queue_by_qmtp(str(qmtp), 1, "", ["far@x.example"])
         with unstarted.session(mailbox) as client:
             client.stat()
             known = facts(tree, messid, private)
@@ -235,4 +244,4 @@ def test_threat_model_names_every_kind_of_process() -> None:
         r"(?m)^\| (\w+) \|", (HERE.parents[1] / "SECURITY.md").read_text()
     )
     ours = {"enqueue" if kind == "queue" else kind for kind in KINDS}
-    assert {*ours, "start", "lspawn", "runner"} == set(rows) - {"process"}
+    assert {*ours, "start", "lspawn"} == set(rows) - {"process"}

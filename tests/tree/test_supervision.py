@@ -252,6 +252,80 @@ def test_killed_send_or_clean_comes_back_as_a_pair(world: World, name: str) -> N
 OTHERS = ("qmail-queue", "qmail-lookup", "qmail-lspawn", "qmail-remote")
 
 
+DEAF = """
+from qsend.core.errors import RemoteProtocolError
+from qsend.procs.remote import Remote
+first, said = Remote._deliver, []
+def deliver(self, transaction, *more):
+    if transaction.recips[0][1].startswith(b"deaf"):
+        raise RemoteProtocolError("not this")
+    first(self, transaction, *more)
+Remote._deliver = deliver
+"""
+"""A remote that closes its line over some mail, and goes on without."""
+
+
+def test_spawner_that_only_closed_its_line_is_replaced(world: World) -> None:
+    tree = world.tree
+    world.start(patch=FAST_CHECKS + DEAF)
+    pids = set(tree.pids("qmail-remote"))
+    world.send("deaf@good.example")
+    lost = tree.wait_for(rb"warning: lost (remote\d): closed\n")[1]
+    tree.wait_for(rb"warning: %b does not answer; it will be killed\n" % lost)
+    tree.wait_for(rb"lost qmail-remote \(killed by signal 9\), starting it again\n")
+    assert until(lambda: len(set(tree.pids("qmail-remote")) & pids) == len(pids) - 1)
+    assert until(lambda: len(tree.pids("qmail-remote")) == len(pids))
+    # Of two processes each gets one of two messages at a time.
+    for recip in ("a@hanging.example", "b@hanging.example"):
+        world.send(recip)
+    assert until(lambda: len(world.hanging.served) == 2)
+    world.let_go()
+    tree.wait_for(rb"success: 127", 2)
+    assert tree.stop() == 0
+
+
+POISON = """
+import os, signal
+from qsend.sysio.localdelivery import Deliverer
+first = Deliverer.steps
+def steps(self, delivery, mess_fd):
+    if delivery.local == b"poison":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return first(self, delivery, mess_fd)
+Deliverer.steps = steps
+"""
+"""Local children die of mail for poison."""
+
+
+def test_mail_that_kills_its_local_child_is_tried_alone_and_returned_in_the_end(
+    world: World,
+) -> None:
+    tree = world.tree
+    tree.alias("poison", "./Maildir/\n")
+    tree.alias("back", "./Maildir/\n")
+    tree.control("queuelifetime", "5\n")
+    world.start(patch=POISON)
+    tree.queue([b"poison@here.example"], sender=b"back@here.example")
+    tree.wait_for(rb"delivery 1: deferral: The_delivery_process_crashed")
+    # Others of the same user are delivered while it is tried, in another child.
+    world.send(f"box@{HOST}")
+    tree.run("flush", "all")
+    tree.wait_for(rb"success: did_1")
+    tree.wait_for(rb"to local poison@here\.example\n(?s:.*)process_crashed")
+
+    def is_over() -> bool:
+        tree.run("flush", "all")
+        tree.watch(0.2)
+        return b"I'm_not_going_to_try_again" in tree.log
+
+    assert until(is_over)
+    tree.wait_for(rb"to local back@here\.example\n(?s:.*)success: did_1")
+    assert world.arrived() == 2
+    assert b"alert" not in tree.log
+    assert tree.stop() == 0
+    assert not tree.queue_files()
+
+
 def test_user_that_kills_his_child_holds_up_nobody_else(world: World) -> None:
     tree = world.tree
     tree.alias("killer", "|kill -9 $PPID\n")
