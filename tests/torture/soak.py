@@ -36,8 +36,9 @@ AHEAD = 3
 """Messages that an injector is asked for before its answers."""
 FRESH_MAX = 16
 """Messages on their way to a first attempt, from which on no more are asked for."""
-EACH_S = {"_reload": 5.0, "_sample": 5.0, "_kill": 15.0}
-"""How often each is done."""
+EACH_S = {"_reload": 5.0, "_sample": 5.0, "_kill": 15.0, "_flush": 60.0}
+"""How often each is done. What is deferred is flushed, so that as much of it waits late
+as early."""
 REFUSED_MAX = 0.01
 """Of all messages: while lookup is replaced, SMTP clients are told to come again."""
 MORTAL = ("qmail-local", "qmail-remote", "qmail-lspawn", "qmail-lookup")
@@ -72,7 +73,9 @@ class Books:
         """The next line of the log."""
         self.ledger.read_line(line)
         text = line.text
-        if found := _INFO.match(text):
+        if text.startswith(b"new msg "):
+            self.counts["taken up"] += 1
+        elif found := _INFO.match(text):
             messid = int(found[1])
             self.fresh.add(messid)
             if injector.kinds_of(int(found[2])) in MEASURED:
@@ -149,7 +152,10 @@ class Load:
             source.communicate(timeout=90)
 
     def close(self) -> None:
-        """Nothing is read any more."""
+        """Leave nothing behind, whatever went wrong."""
+        for source in self._sources.values():
+            source.kill()
+            source.communicate()
         self._answers.close()
 
 
@@ -163,7 +169,8 @@ class Soak:
         self._load = load
         self._log = killer.logs[-1]
         self._began_mono = clock.mono()
-        self._nexts = dict.fromkeys((self._reload, self._sample, self._kill), 0.0)
+        acts = (self._reload, self._sample, self._kill, self._flush)
+        self._nexts = dict.fromkeys(acts, 0.0)
 
     def run(self, tell: Callable[[int], None]) -> None:
         """Until everything is answered; `tell` hears how much is."""
@@ -209,8 +216,14 @@ class Soak:
         assert self._tree.process is not None
         self._tree.process.send_signal(signal.SIGHUP)
 
+    def _flush(self) -> None:
+        assert self._tree.process is not None
+        self._tree.process.send_signal(signal.SIGALRM)
+
     def _sample(self) -> None:
         books = self.books
+        waiting = books.counts["taken up"] - books.counts["ended"]
+        books.figures.note("messages in the queue", "all", books.quarter, waiting)
         books.figures.sample(self._tree, books.quarter, books.counts["ended"])
         self._collect()
 
@@ -233,14 +246,16 @@ def run(tree: Tree, place: Path, count: int, tell: Callable[[int], None]) -> Boo
         with world.listening(sink) as port:
             ports = world.set_up(tree, port)
             killer.start()
+            # Before that, the signals for start end it.
+            assert killer.logs[-1].wait_said(rb"status: ", 1, 30), killer.logs[-1].lines
             load = Load(tree, ports, place)
             soak = Soak(tree, killer, load, count)
             try:
                 soak.run(tell)
-            finally:
                 load.end()
-            soak.finish()
-            load.close()
+                soak.finish()
+            finally:
+                load.close()
     finally:
         killer.close()
     books = soak.books

@@ -34,7 +34,8 @@ class Bound:
 
 BOUNDS = {
     "PSS, KiB": Bound(1.1, 1024),
-    "descriptors": Bound(1.0, 3),
+    "descriptors": Bound(1.1, 3),
+    "messages in the queue": Bound(1.5, 200),
     "latency, ms": Bound(1.5, 50),
     "CPU for a message, ms": Bound(1.25, 0),
 }

@@ -40,8 +40,8 @@ def test_mixed_load_with_kills_and_reloads_loses_nothing(
     [
         ("PSS, KiB", 10_000, 11_500, True),
         ("PSS, KiB", 10_000, 12_500, False),
-        ("descriptors", 40, 43, True),
-        ("descriptors", 40, 44, False),
+        ("descriptors", 40, 47, True),
+        ("descriptors", 40, 48, False),
         ("latency, ms", 100, 190, True),
         ("latency, ms", 100, 210, False),
         ("CPU for a message, ms", 8, 9, True),
