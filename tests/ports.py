@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import socket
+from functools import cache
 
 _FIRST, _LAST = 20000, 31999
 """Below the ports that Linux gives to clients, so that none of them takes one between
@@ -13,21 +15,19 @@ _WORKER_PORTS = 1500
 """Each of pytest's parallel workers has so many of its own."""
 
 
-def _numbers() -> itertools.cycle[int]:
+@cache
+def _numbers(_pid: int) -> itertools.cycle[int]:
+    """The ports of a process, from one of its own on."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = _FIRST + worker * _WORKER_PORTS % (_LAST + 1 - _FIRST)
-    # Processes of one worker, and other runs, begin at different places.
-    start = os.getpid() % _WORKER_PORTS
     ports = range(first, first + _WORKER_PORTS)
+    start = secrets.randbelow(_WORKER_PORTS)
     return itertools.cycle([*ports[start:], *ports[:start]])
-
-
-_ports = _numbers()
 
 
 def free_port(host: str = "127.0.0.1") -> int:
     """A port of `host` that nobody uses, for UDP and TCP."""
-    for port in itertools.islice(_ports, _WORKER_PORTS):
+    for port in itertools.islice(_numbers(os.getpid()), _WORKER_PORTS):
         try:
             for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                 with socket.socket(socket.AF_INET, kind) as sock:
