@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import encodings.idna
-import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +39,6 @@ import dns.rrset
 
 from qsend.core.mx import canonical
 from qsend.formats.control import Resolver
-from qsend.formats.dnsreply import read_plain, render_question
 
 _PRELOADED = (encodings.idna, dns.rdtypes.ANY.OPT, dns.rdtypes.ANY.DNAME)
 
@@ -140,29 +138,31 @@ class Querier:
             rdtype: MX, A, AAAA or TXT.
         Raises: nothing; every failure is an Answer.
         """
-        question = render_question(secrets.randbits(16), name, rdtype)
-        if question is None:
+        qname = _qname(name)
+        if qname is None:
             return Answer(outcome=Outcome.NO_NAME)
+        request = dns.message.make_query(qname, rdtype)
         try:
             async with asyncio.timeout(self._lifetime_s):
-                return await self._rounds(question)
+                return await self._rounds(request)
         except TimeoutError:
             return trouble("timed out")
 
-    async def _rounds(self, question: bytes) -> Answer:
+    async def _rounds(self, request: dns.message.Message) -> Answer:
         count = len(self._servers)
         order = [(self._first + step) % count for step in range(count)]
         answer = trouble("no server")
         for wait_s in self._tries_s:
             for index in tuple(order):
                 try:
-                    answer = await _exchange(self._servers[index], question, wait_s)
+                    reply = await _exchange(self._servers[index], request, wait_s)
                 except TimeoutError:
                     answer = trouble("timed out")
                     continue
                 except OSError as exc:
                     answer = trouble((exc.strerror or "network error").lower())
                     continue
+                answer = read_reply(reply)
                 if answer.outcome is not Outcome.TROUBLE:
                     self._first = index
                     return answer
@@ -170,45 +170,54 @@ class Querier:
         return answer
 
 
-async def _exchange(server: Resolver, question: bytes, wait_s: float) -> Answer:
-    """What one server's reply says, over TCP when the datagram was cut.
+def _qname(name: bytes) -> dns.name.Name | None:
+    """The name for the wire, or None when no such name can exist."""
+    labels = name.removesuffix(b".").split(b".")
+    try:
+        return dns.name.Name((*labels, b""))
+    except dns.exception.DNSException:
+        return None
+
+
+async def _exchange(
+    server: Resolver, request: dns.message.Message, wait_s: float
+) -> dns.message.Message:
+    """One server's reply, over TCP when the datagram was cut.
 
     Raises: TimeoutError, OSError.
     """
     async with asyncio.timeout(wait_s):
-        answer = await _over_udp(server, question)
-        if answer is not None:
-            return answer
+        reply = await _over_udp(server, request)
+        if reply is not None:
+            return reply
         try:
-            reply = await dns.asyncquery.tcp(
-                dns.message.from_wire(question),
-                server.host,
-                port=server.port,
-                backend=_BACKEND,
+            return await dns.asyncquery.tcp(
+                request, server.host, port=server.port, backend=_BACKEND
             )
         except EOFError as exc:
             raise ConnectionAbortedError(0, "answer over TCP was cut") from exc
         except dns.exception.DNSException as exc:
             raise ConnectionAbortedError(0, "malformed answer over TCP") from exc
-        return read_reply(reply)
 
 
-async def _over_udp(server: Resolver, question: bytes) -> Answer | None:
-    """What one server's reply says, None when it was cut.
+async def _over_udp(
+    server: Resolver, request: dns.message.Message
+) -> dns.message.Message | None:
+    """One server's reply, None when it was cut.
 
     What comes from elsewhere, or is malformed, may be forged: it is passed over.
     dnspython's own exchange takes as long again as its parser does.
     Raises: OSError.
     """
     loop = asyncio.get_running_loop()
-    answered: asyncio.Future[Answer | None] = loop.create_future()
+    answered: asyncio.Future[dns.message.Message | None] = loop.create_future()
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
 
     def receive() -> None:
         if answered.done():
             return
         try:
-            answered.set_result(_read_datagram(sock, question))
+            answered.set_result(_read_datagram(sock, request))
         except BlockingIOError:
             pass  # a datagram with a wrong checksum was here
         except OSError as exc:
@@ -222,7 +231,7 @@ async def _over_udp(server: Resolver, question: bytes) -> Answer | None:
         sock.connect(
             dns.inet.low_level_address_tuple((server.host, server.port), family)
         )
-        sock.send(question)
+        sock.send(request.to_wire())
         loop.add_reader(sock, receive)
         try:
             return await answered
@@ -230,28 +239,21 @@ async def _over_udp(server: Resolver, question: bytes) -> Answer | None:
             loop.remove_reader(sock)
 
 
-def _read_datagram(sock: socket.socket, question: bytes) -> Answer | None:
-    """What the reply in the next datagram says, None when it was cut.
+def _read_datagram(
+    sock: socket.socket, request: dns.message.Message
+) -> dns.message.Message | None:
+    """The reply in the next datagram, None when it was cut.
 
-    Raises: OSError; DNSException for what does not answer `question`.
+    Raises: OSError; DNSException for what does not answer `request`.
     """
     content = sock.recv(_DATAGRAM_MAX)
-    plain = read_plain(content, question)
-    if plain is not None:
-        return Answer(
-            outcome=Outcome.FOUND,
-            mx=plain.mx,
-            addresses=plain.addresses,
-            ttl_s=plain.ttl_s,
-        )
-    request = dns.message.from_wire(question)
     try:
         reply = dns.message.from_wire(content, raise_on_truncation=True)
     except dns.message.Truncated as exc:
         _require_answer(request, exc.message())  # type: ignore[no-untyped-call] # dnspython
         return None
     _require_answer(request, reply)
-    return read_reply(reply)
+    return reply
 
 
 def _require_answer(request: dns.message.Message, reply: dns.message.Message) -> None:
