@@ -21,6 +21,8 @@ RESCAN_S = 1500.0
 """todo/ is read this often without being told (qmail-send.c SLEEP_TODO)."""
 TRIGGER_PAUSE_S = 0.1
 """Least time between two scans after triggers."""
+RETRY_S = 1.0
+"""From one attempt to open the trigger to the next."""
 
 
 class TodoScan:
@@ -42,6 +44,7 @@ class TodoScan:
         self._say = say
         self._timer: Timer | None = None
         self._scanned_mono = -math.inf
+        self._is_deaf = False
 
     def start(self) -> None:
         """Listen to the trigger, and scan."""
@@ -69,5 +72,18 @@ class TodoScan:
             self._rescan()
 
     def _rescan(self) -> None:
-        self._trigger.reset()
-        self.start()
+        try:
+            self._trigger.reset()
+        except OSError as exc:
+            self._miss(exc)
+        else:
+            self._is_deaf = False
+            self.start()
+
+    def _miss(self, exc: OSError) -> None:
+        """Nobody can pull now; the scan after the next reset sees what came."""
+        if not self._is_deaf:
+            self._is_deaf = True
+            text = f"unable to open lock/trigger: {exc.strerror}; will try again"
+            self._say(logline.warning(text))
+        self._loop.call_later(RETRY_S, self._rescan)

@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from qsend.core.model import SPLIT
+from qsend.sysio import trigger
+from qsend.sysio.accounts import load_accounts
+from tests.queues import inject
 from tests.tree.harness import Installation, Tree, until
 from tests.tree.numbered import Bench, cpu_s, drain, recover
 
@@ -115,6 +120,42 @@ def test_failing_disk_defers_and_loses_nothing(bench: Faulty) -> None:
         recover(bench)
         assert pids(tree) == before, case
     for word in (b"Traceback", b"crashed", b"is held", b"alert"):
+        assert word not in tree.log
+    tree.wait_empty()
+
+
+ASIDE = {
+    "clean": ("mkdir", "open", "write", "fsync", "link", "unlink"),
+    "send": ("open", "rename", "fsync"),
+}
+"""What setting a damaged message aside takes."""
+
+
+@pytest.mark.slow
+def test_failing_disk_keeps_what_is_damaged_until_it_is_aside(bench: Faulty) -> None:
+    tree, turn = bench.tree, itertools.cycle(ERRORS)
+    queue, account = tree.home / "queue", load_accounts(single_user=False).qmailq
+    for kind, calls in ASIDE.items():
+        for call in calls:
+            case, hits = f"{kind} {call}", bench.hits
+            bench.fail({"kind": kind, "call": call, "errno": next(turn)})
+            messid = inject(queue, b"x\n\ny\n", b"garbage", account)
+            trigger.pull(f"{queue}/lock/trigger")
+            until(lambda hits=hits: bench.hits > hits)  # type: ignore[misc]
+            drain(tree, FAULT_S)
+            bench.fail({})
+            tree.find(rb"alert: .*\b%d\b" % messid)
+            where = queue / f"mess/{messid % SPLIT}/{messid}"
+            until(lambda where=where: not where.exists())  # type: ignore[misc]
+            found = [*(queue / "aside").glob(f"{messid}.*/todo")]
+            assert found, case
+            for todo in found:
+                assert todo.read_bytes() == b"garbage", case
+                assert (todo.parent / "reason").exists(), case
+            for path in (queue / "aside").glob(f"{messid}.*"):
+                shutil.rmtree(path)
+            recover(bench)
+    for word in (b"Traceback", b"crashed", b"lost "):
         assert word not in tree.log
     tree.wait_empty()
 
