@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import plots, show
+from bench import show
 from bench.outcome import Outcome, Run, load
 
 _INTRO = """\
@@ -27,6 +27,8 @@ least and the most of them. "qsend is so many times as fast" compares round by r
 
 def write(path: Path, runs: Sequence[Run], images: Path) -> None:
     """Write the report to `path` and its plots to `images`, which lies beside it."""
+    from bench import plots  # noqa: PLC0415 - needs matplotlib, all else does not
+
     images.mkdir(parents=True, exist_ok=True)
     runs = latest(runs)
     outcomes = sorted(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
 from bench import report
 from bench.outcome import Outcome, Run, load, save
 
@@ -38,6 +40,7 @@ def test_saved_run_is_loaded_as_it_was(tmp_path: Path) -> None:
 
 
 def test_report_of_two_runs_says_what_is_of_which(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="tools/venv bench installs it")
     first = Run(MACHINE, [outcome("w1 x", "qsend", 1.0), outcome("w2 y", "qsend", 1.0)])
     again = [outcome("w2 y", name, s, n) for n in (1, 2) for name, s in PAIR]
     second = Run({**MACHINE, "rounds": 2, "scale": 0.5}, again)

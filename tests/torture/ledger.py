@@ -271,7 +271,8 @@ class Ledger:
         for messid, entry in life.settled.items():
             within_s = UNMARKED_S if messid in life.fresh else MARKING_S
             for settled_mono, pair in entry:
-                self.in_flight[pair] += at_mono - settled_mono <= within_s
+                if at_mono - settled_mono <= within_s:
+                    self.in_flight[pair] += 1
         self.requeued.update(self._failed)
 
     # what arrived
