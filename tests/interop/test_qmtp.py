@@ -112,9 +112,9 @@ def served(
 
 
 def complete(queued: Path) -> Iterator[bytes]:
-    """Messages with their envelopes; what was given up has none."""
+    """Messages with their envelopes; of what was given up there is a part at most."""
     for path in queued.glob("*.envelope"):
-        if envelope := path.read_bytes():
+        if (envelope := path.read_bytes()).endswith(b"\0\0"):
             message = path.with_suffix(".message").read_bytes()
             yield re.sub(rb"; \d+ \w+ \d{4} [\d:]+ -", b"; -", message) + envelope
 
