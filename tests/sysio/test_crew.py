@@ -143,12 +143,13 @@ def test_without_a_thread_to_be_had_what_blocks_is_deferred(
     assert ended.next() == "blocking deferred"
 
 
+def no_thread(_target: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_without_any_thread_all_but_what_blocks_is_done_by_the_caller(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_thread(_target: object) -> None:
-        raise RuntimeError("can't start new thread")
-
     ended = Ended()
     crew = Crew[str](ended.put)
     with monkeypatch.context() as patch:
@@ -165,9 +166,6 @@ def test_without_any_thread_all_but_what_blocks_is_done_by_the_caller(
 def test_second_thread_that_cannot_be_had_leaves_the_work_to_the_first(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_thread(_target: object) -> None:
-        raise RuntimeError("can't start new thread")
-
     ended = Ended()
     crew = Crew[str](ended.put)
     crew.add(work("first", 1000))
