@@ -17,7 +17,10 @@ from tests.tree.harness import Tree
 
 EARLY, LATE = 1, 3
 """The quarters that are compared, from 0 on."""
-KIB = 1024
+MEMORY = "memory, KiB"
+"""Anonymous pages. A share of what start and its children have in common (PSS) would
+grow whenever another of them ends, or writes to a page of its own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Bound:
 
 
 BOUNDS = {
-    "PSS, KiB": Bound(1.1, 1024),
+    MEMORY: Bound(1.1, 1024),
     "descriptors": Bound(1.1, 3),
     "messages in the queue": Bound(1.5, 200),
     "latency, ms": Bound(1.5, 50),
@@ -63,12 +66,12 @@ class Figures:
                 title = (process.cmdline() or [""])[0].removesuffix(": qsend")
                 times = process.cpu_times()
                 cpu_s += sum(times[:4])
-                pss = _pss_kib(process.pid)
+                memory = _anonymous_kib(process.pid)
                 descriptors = process.num_fds()
             except (psutil.Error, OSError):
                 continue
             if title.startswith("qmail-"):
-                self.note("PSS, KiB", title, quarter, pss)
+                self.note(MEMORY, title, quarter, memory)
                 self.note("descriptors", title, quarter, descriptors)
         if self._cpu is not None and ended > self._cpu[1] and cpu_s > self._cpu[0]:
             took_ms = (cpu_s - self._cpu[0]) * 1000 / (ended - self._cpu[1])
@@ -100,8 +103,8 @@ class Figures:
         return f"{'median of quarter':22} {'':14} {'2':>10} {'4':>10}\n{''.join(rows)}"
 
 
-def _pss_kib(pid: int) -> int:
+def _anonymous_kib(pid: int) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith("Anonymous:"):
             return int(line.split()[1])
     return 0

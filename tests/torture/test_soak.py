@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.torture import kills, soak
-from tests.torture.soakfigures import Figures
+from tests.torture.soakfigures import MEMORY, Figures
 from tests.tree.conftest import installation, tree
 from tests.tree.harness import Tree
 
@@ -31,15 +31,15 @@ def test_mixed_load_with_kills_and_reloads_loses_nothing(
     assert books.counts["failure"] > 0
     assert books.counts["deferral"] > 0
     assert heard
-    assert ("PSS, KiB", "qmail-send") in books.figures.values
+    assert (MEMORY, "qmail-send") in books.figures.values
     kills.sweep(tree)
 
 
 @pytest.mark.parametrize(
     ("figure", "early", "late", "is_flat"),
     [
-        ("PSS, KiB", 10_000, 11_500, True),
-        ("PSS, KiB", 10_000, 12_500, False),
+        (MEMORY, 10_000, 11_500, True),
+        (MEMORY, 10_000, 12_500, False),
         ("descriptors", 40, 47, True),
         ("descriptors", 40, 48, False),
         ("latency, ms", 100, 190, True),
