@@ -10,6 +10,8 @@ from types import TracebackType
 
 import psutil
 
+from bench.errors import BenchError
+
 _TICK = os.sysconf("SC_CLK_TCK")
 INTERVAL_S = 0.25
 """Between two looks at memory: what lives shorter may be missed."""
@@ -22,6 +24,24 @@ def family(pid: int) -> list[int]:
         return [pid, *(each.pid for each in top.children(recursive=True))]
     except psutil.NoSuchProcess:
         return []
+
+
+def end(pids: Iterable[int], timeout_s: float) -> None:
+    """Kill these, and wait until they are gone: till then their ports are taken.
+
+    One that waits for the disk takes its time. Raises: BenchError when late.
+    """
+    there = []
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+        there.append(process)
+    _gone, alive = psutil.wait_procs(there, timeout_s)
+    if alive:
+        raise BenchError(f"{alive} live {timeout_s} s after they were killed")
 
 
 def cpu_s(pids: Iterable[int]) -> float:

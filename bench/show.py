@@ -119,7 +119,8 @@ def _extras(here: Sequence[Outcome], variant: str) -> str:
         shown = [f"{n} {_cell(spread([e.extra[n] for e in good]), 2)}" for n in names]
         if DELIVERED in names and system != OURS:
             ratio = lead(here, variant, system, lambda each: each.extra[DELIVERED])
-            shown.append(f"of which qsend delivers {_cell(ratio, 2)} times as many")
+            if ratio is not None:
+                shown.append(f"of which qsend delivers {_cell(ratio, 2)} times as many")
         if shown:
             lines.append(f"\n{system}: " + ", ".join(shown) + "\n")
     return "".join(lines)

@@ -172,11 +172,7 @@ class System(ABC):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        for pid in members:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        proctree.end(members, STOP_S)
 
     def close(self) -> None:
         """End it and delete its directory."""

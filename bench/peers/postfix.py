@@ -66,6 +66,7 @@ class Postfix(System):
         self._queue = self.path / "queue"
         self._config = self.path / "etc"
         self._stash = self.path / "queue/stash"
+        self._wakes_qmgr = self._queue / "public/qmgr"
         self._make_directories()
         text = "".join(f"{name} = {value}\n" for name, value in self._main().items())
         (self._config / "main.cf").write_text(text)
@@ -106,7 +107,7 @@ class Postfix(System):
         for name in os.listdir(self._stash):
             os.rename(self._stash / name, incoming / name)
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(str(self._queue / "public/qmgr"))
+            sock.connect(str(self._wakes_qmgr))
             sock.sendall(b"I")
 
     def backlog(self) -> int:
@@ -131,8 +132,11 @@ class Postfix(System):
     def _start(self, *, has_qmgr: bool) -> None:
         text = _MASTER.format(port=SMTP_PORT, qmgr=_QMGR if has_qmgr else "")
         (self._config / "master.cf").write_text(text)
+        self._wakes_qmgr.unlink(missing_ok=True)
         self.process = self.spawn([str(DAEMONS / "master"), "-c", str(self._config)])
         self.wait(lambda: reachable("127.0.0.1", SMTP_PORT), "is not up")
+        if has_qmgr:
+            self.wait(self._wakes_qmgr.exists, "has no queue manager")
 
     def _main(self) -> dict[str, str]:
         return {
