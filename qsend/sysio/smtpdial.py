@@ -11,6 +11,7 @@ first host that accepts the connection, a failed greeting is no verdict.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Sequence
 from typing import Protocol
@@ -115,10 +116,9 @@ async def _connect(
     sock = _socket(host)
     if sock is None:
         return None
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(settings.timeout_connect):
-            await loop.sock_connect(sock, (host, peer.port))
+            await _established(sock, (host, peer.port))
     except TimeoutError:  # ours, or the kernel's ETIMEDOUT
         health.note_timeout(host)
     except OSError:
@@ -131,6 +131,26 @@ async def _connect(
         return sock
     sock.close()
     return None
+
+
+async def _established(sock: socket.socket, address: tuple[str, int]) -> None:
+    """Connect. Raises: OSError.
+
+    uvloop's sock_connect has threads look the address up, though it is one, and
+    libuv ends the process where there are none to be had.
+    """
+    try:
+        sock.connect(address)
+    except BlockingIOError:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_writer(sock, over.set)
+        try:
+            await over.wait()
+        finally:
+            loop.remove_writer(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error)) from None
 
 
 def _socket(host: str) -> socket.socket | None:

@@ -261,6 +261,17 @@ def test_processes_without_threads_defer_and_go_on(bench: Squeezed) -> None:
     tree.wait_empty()
 
 
+def test_process_alone_without_threads_defers_and_goes_on(bench: Squeezed) -> None:
+    tree = bench.tree
+    bench.start()
+    # Without those of enqueue there would be no mail for the others.
+    for kind in ("remote", "lspawn", "send"):
+        bench.turn("processes", kind)
+        settle(bench)
+    assert not any(word in tree.log for word in (*NEVER, b"lost", b"alert"))
+    tree.wait_empty()
+
+
 def test_full_process_table_is_waited_out(bench: Squeezed) -> None:
     tree = bench.tree
     bench.start(FAST_BRAKE)
