@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.tree.harness import Tree, until
+from tests.tree.harness import Tree
 from tests.tree.homes import Account
 from tests.tree.numbered import Bench, recover
 
@@ -75,7 +75,8 @@ def test_user_without_processes_keeps_nobody_else_waiting(
         assert by_mbox.startswith(NO_THREAD) or left
         assert by_program.startswith((NO_THREAD, NO_PROGRAM) if left else NO_THREAD)
         recover(bench)
-    until(lambda: not tree.queue_files() or not tree.run("flush", "all"))
+    tree.run("flush", "all")
+    tree.wait_empty()
     assert (account.home / "seen").exists()
     assert (account.home / "Mailbox").stat().st_size
     for word in (b"alert", b"Traceback", b"crashed", b"is held"):
