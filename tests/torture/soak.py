@@ -36,9 +36,10 @@ AHEAD = 3
 """Messages that an injector is asked for before its answers."""
 FRESH_MAX = 16
 """Messages on their way to a first attempt, from which on no more are asked for."""
-EACH_S = {"_reload": 5.0, "_sample": 5.0, "_kill": 15.0, "_flush": 60.0}
+EACH_S = {"_reload": 5.0, "_sample": 5.0, "_kill": 20.0, "_flush": 60.0}
 """How often each is done. What is deferred is flushed, so that as much of it waits late
-as early."""
+as early. Each of the MORTAL is killed every 80 s: start makes who ends within a minute
+wait for up to another, and mail would wait with it."""
 REFUSED_MAX = 0.01
 """Of all messages: while lookup is replaced, SMTP clients are told to come again."""
 MORTAL = ("qmail-local", "qmail-remote", "qmail-lspawn", "qmail-lookup")
