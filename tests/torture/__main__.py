@@ -152,6 +152,9 @@ def main() -> int:
         "--messages", type=int, default=1_000_000, help="of the soak, in one run"
     )
     parser.add_argument("--most", type=int, default=1000, help="units to do now")
+    parser.add_argument(
+        "--dir", default="/tmp", help="where the trees are, short; default: /tmp"
+    )
     args = parser.parse_args()
     if args.fresh and KEPT.exists():
         shutil.rmtree(KEPT)
@@ -160,7 +163,7 @@ def main() -> int:
     stages = [stage for stage in every_stage if args.only in stage.name]
     every = [(stage, unit) for stage in stages for unit in range(stage.units)]
     units = [each for each in every if not _is_done(*each)][: args.most]
-    place = Path(tempfile.mkdtemp(prefix="qsend-torture-", dir="/tmp"))
+    place = Path(tempfile.mkdtemp(prefix="qsend-torture-", dir=args.dir))
     place.chmod(0o755)
     try:
         there = install(place / "venv")
