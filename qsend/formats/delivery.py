@@ -39,6 +39,7 @@ _DELID = struct.Struct("!I")
 _LOCAL = struct.Struct("!BI")
 _REPORT = struct.Struct("!IBB")
 _LETTERS = {letter.value[0]: letter for letter in Letter}
+_CAUSES = {cause.value: cause for cause in Cause}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +209,7 @@ def parse_report(body: bytes) -> Report:
             delid=DelId(delid),
             letter=_LETTERS[letter],
             text=text[:REPORT_MAX],
-            cause=Cause(cause),
+            cause=_CAUSES[cause],
         )
-    except (KeyError, ValueError) as exc:
+    except KeyError as exc:
         raise RemoteProtocolError(f"report letter {letter}, cause {cause}") from exc

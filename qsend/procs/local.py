@@ -100,7 +100,8 @@ class Local:
             mess_fd = fds.take()
         except OutOfDescriptors:
             text = b"Too many files are open for deliveries of this user. (#4.3.0)\n"
-            self._ended(Report(delid=delivery.delid, letter=Letter.DEFERRAL, text=text))
+            report = Report(delid=delivery.delid, letter=Letter.DEFERRAL, text=text)
+            self._ended([report])
             return
         self._crew.add(self._steps(delivery, mess_fd))
 
@@ -118,8 +119,8 @@ class Local:
         finally:
             close_read(mess_fd)
 
-    def _ended(self, report: Report) -> None:
-        self._done.append(report)
+    def _ended(self, reports: Iterable[Report]) -> None:
+        self._done.extend(reports)
         # Cleared before the reports are taken, so none can be left behind.
         if not self._report_due:
             self._report_due = True

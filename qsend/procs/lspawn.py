@@ -15,7 +15,7 @@ import signal
 import socket
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 from setproctitle import setproctitle
@@ -302,7 +302,12 @@ class Lspawn:
         entry = self._deliveries.pop(report.delid)
         if entry.asked_by is self._send:
             self._taken.discard(entry.command.delid)
-        own = replace(report, delid=entry.command.delid)
+        own = Report(
+            delid=entry.command.delid,
+            letter=report.letter,
+            text=report.text,
+            cause=report.cause,
+        )
         entry.asked_by.send(delivery.render_report(own, delivery.REPORT_LOCAL_MAX))
 
     def _answer(

@@ -47,7 +47,7 @@ from qsend.sysio.fsq import Queue
 from qsend.sysio.holdfile import HoldFile
 from qsend.sysio.loader import Loader
 from qsend.sysio.logsink import LogSink
-from qsend.sysio.loop import Loop, Timer
+from qsend.sysio.loop import Loop, Wake
 from qsend.sysio.parent import Parent
 from qsend.sysio.placeline import PlaceLine
 from qsend.sysio.pressure import Pressure
@@ -165,7 +165,7 @@ class Send:
             self.manager.known,
             log.say,
         )
-        self._wake_timer: Timer | None = None
+        self._wake = Wake(self.loop)
         self._status = b""
         self._deadline_mono: float | None = None
         self._peers = {
@@ -275,16 +275,12 @@ class Send:
         return b"%b; at least %d messages wait for their time" % (how, waiting)
 
     def _arm(self, now: int, now_mono: float) -> None:
-        if self._wake_timer is not None:
-            self._wake_timer.cancel()
-            self._wake_timer = None
         if self.manager.exiting:
             self._finish_when_drained()
             return
         wait_s = self.manager.next_wake_s(now, now_mono)
         if wait_s is not None:
-            # The turn that the timer brings does the work.
-            self._wake_timer = self.loop.call_later(wait_s, _nothing)
+            self._wake.by(now_mono + wait_s)
 
     # --- the end
 
@@ -293,7 +289,7 @@ class Send:
         if not self.manager.exiting:
             self._deadline_mono = clock.mono() + self.controls.timeoutterm
             self.manager.stop()
-            self.loop.call_later(self.controls.timeoutterm, _nothing)
+            Wake(self.loop).by(self._deadline_mono)
 
     def _finish_when_drained(self) -> None:
         """End when nothing is under way, or when time is over for deliveries."""
@@ -388,7 +384,3 @@ class Send:
             self.queue.move_aside,
             clock.now,
         )
-
-
-def _nothing() -> None:
-    """A timer that only has to bring a turn of the loop."""

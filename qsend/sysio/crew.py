@@ -30,11 +30,15 @@ _Due = tuple[Steps[_Result], OSError | None]
 
 
 class Crew(Generic[_Result]):
-    """Carries out whatever is added; every result is given to `on_end` once."""
+    """Carries out whatever is added; every result is given to `on_ends` once."""
 
-    def __init__(self, on_end: Callable[[_Result], None]) -> None:
-        """Start no thread yet; `on_end` is called in any of them."""
-        self._on_end = on_end
+    def __init__(self, on_ends: Callable[[list[_Result]], None]) -> None:
+        """Start no thread yet; `on_ends` is called in any of them.
+
+        It gets what ended between two rounds of syncing in one list: whoever is on
+        the way of the reports is woken once for all of them.
+        """
+        self._on_ends = on_ends
         self._changed = threading.Condition()
         self._queue: deque[Steps[_Result]] = deque()
         self._idle = 0
@@ -77,10 +81,13 @@ class Crew(Generic[_Result]):
     def _go_on(self, due: list[_Due[_Result]], syncs: SyncSet) -> list[_Due[_Result]]:
         """Advance each, and make durable what they wait for."""
         waiting: list[tuple[Steps[_Result], int]] = []
+        ended: list[_Result] = []
         for steps, error in due:
-            fd = self._advance(steps, error)
+            fd = self._advance(steps, error, ended)
             if fd is not None:
                 waiting.append((steps, fd))
+        if ended:
+            self._on_ends(ended)
         errors = syncs.sync({fd for _, fd in waiting})
         return [(steps, errors.get(fd)) for steps, fd in waiting]
 
@@ -94,12 +101,17 @@ class Crew(Generic[_Result]):
             share = min(-(-len(self._queue) // WORKERS), _BATCH_MAX - have)
             return [self._queue.popleft() for _ in range(share)]
 
-    def _advance(self, steps: Steps[_Result], error: Exception | None) -> int | None:
-        """Up to the next descriptor that must be synced; None when it is not ours."""
+    def _advance(
+        self, steps: Steps[_Result], error: Exception | None, ended: list[_Result]
+    ) -> int | None:
+        """Up to the next descriptor that must be synced.
+
+        None when there is none: its result is in `ended`, or another thread has it.
+        """
         try:
             fd = next(steps) if error is None else steps.throw(error)
         except StopIteration as end:
-            self._on_end(end.value)
+            ended.append(end.value)
             return None
         if fd != BLOCKS:
             return fd
@@ -108,8 +120,8 @@ class Crew(Generic[_Result]):
             threads.start(lambda: self._run_alone(steps))
         except RuntimeError:
             no_thread = TempFail("There is no thread to be had now. (#4.3.0)")
-            return self._advance(steps, no_thread)
+            return self._advance(steps, no_thread, ended)
         return None
 
     def _run_alone(self, steps: Steps[_Result]) -> None:
-        self._on_end(finish(steps))
+        self._on_ends([finish(steps)])

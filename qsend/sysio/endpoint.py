@@ -35,6 +35,9 @@ class Poller(Protocol):
         """Call back in the next turn."""
 
 
+# Plain numbers: the socket module's flags are enums, whose & is a function of Python.
+_IS_LONG, _LACKS_FDS = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
+
 OnFrame = Callable[[bytes, bytes, "Descriptors"], None]
 """Called with (kind, body, descriptors of the packet)."""
 
@@ -149,7 +152,10 @@ class Endpoint:
         while self._packets:
             packet, fds = self._packets[0]
             try:
-                socket.send_fds(self.sock, [packet], fds)
+                if fds:
+                    socket.send_fds(self.sock, [packet], fds)
+                else:
+                    self.sock.send(packet)
             except BlockingIOError:
                 break
             except (BrokenPipeError, ConnectionResetError):
@@ -200,9 +206,7 @@ class Endpoint:
     def _receive(self) -> None:
         for _ in range(self._max_packets):
             try:
-                packet, fds, flags, _addr = socket.recv_fds(
-                    self.sock, frames.PACKET_MAX, self._max_fds
-                )
+                packet, fds, flags = self._read()
             except BlockingIOError:
                 return
             except ConnectionResetError:
@@ -213,15 +217,25 @@ class Endpoint:
                 self.close(f"read failed: {exc.strerror}")
                 return
             # The kernel keeps back what the process has no room for, the last ones.
-            is_cut = bool(flags & socket.MSG_CTRUNC)
+            is_cut = bool(flags & _LACKS_FDS)
             is_short = is_cut and len(fds) < self._max_fds
             self._take(
                 packet,
                 Descriptors(fds, is_short=is_short),
-                is_too_long=bool(flags & socket.MSG_TRUNC) or is_cut > is_short,
+                is_too_long=bool(flags & _IS_LONG) or is_cut > is_short,
             )
             if self.closed:
                 return
+
+    def _read(self) -> tuple[bytes, Sequence[int], int]:
+        """The next packet, its descriptors, and what the kernel says of both."""
+        if not self._max_fds:
+            packet, _, flags, _addr = self.sock.recvmsg(frames.PACKET_MAX)
+            return packet, (), flags
+        packet, fds, flags, _addr = socket.recv_fds(
+            self.sock, frames.PACKET_MAX, self._max_fds
+        )
+        return packet, fds, flags
 
     def _take(self, packet: bytes, fds: Descriptors, *, is_too_long: bool) -> None:
         try:

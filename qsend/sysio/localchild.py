@@ -211,7 +211,9 @@ class LocalChildren:
             raise RemoteProtocolError(f"a report of {len(report.text)} bytes")
         steps = self._pool.done(child, report.delid, clock.mono())
         # A child may say what became of its delivery, not how the schedule takes it.
-        self._on_report(replace(report, cause=Cause.NORMAL))
+        if report.cause is not Cause.NORMAL:
+            report = replace(report, cause=Cause.NORMAL)
+        self._on_report(report)
         self._take(steps)
 
     def _closed(self, child: ChildId, reason: str) -> None:
@@ -272,8 +274,10 @@ class LocalChildren:
 
     def _arm(self) -> None:
         """Wake up when the next idle child has been kept long enough."""
+        if self._timer is not None:
+            return
         due_mono = self._pool.next_expiry_mono()
-        if self._timer is None and due_mono is not None:
+        if due_mono is not None:
             delay_s = max(0.0, due_mono - clock.mono())
             self._timer = self._loop.call_later(delay_s, self._expire)
 

@@ -159,6 +159,31 @@ class Loop:
             self._signals[signum]()
 
 
+class Wake:
+    """A turn of the loop by some time, which may change with every turn.
+
+    One that is due sooner than wanted stays: the turn that it brings asks anew. So
+    a busy loop does not make and cancel a timer in each turn.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._timer: Timer | None = None
+
+    def by(self, due_mono: float) -> None:
+        """Have a turn at this monotonic time, or sooner."""
+        timer = self._timer
+        if timer is not None and timer.callback is not None:
+            if timer.due_mono <= due_mono:
+                return
+            timer.cancel()
+        self._timer = self._loop.call_later(due_mono - clock.mono(), _nothing)
+
+
+def _nothing() -> None:
+    """A timer that only has to bring a turn."""
+
+
 def _only_wake(_signum: int, _frame: types.FrameType | None) -> None:
     """The handler proper does nothing: the wake-up descriptor carries the number."""
 

@@ -42,7 +42,14 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rounds]:
 
 
 class Ended(queue.Queue[str]):
-    """Results as they come."""
+    """Results as they come, and how often they were told."""
+
+    calls = 0
+
+    def put_all(self, results: list[str]) -> None:
+        self.calls += 1
+        for result in results:
+            self.put(result)
 
     def next(self) -> str:
         return self.get(timeout=WAIT_S)
@@ -61,7 +68,7 @@ def work(name: str, *fds: int) -> Steps[str]:
 
 def test_all_that_wait_share_a_round(rounds: Rounds) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put)
+    crew = Crew[str](ended.put_all)
     for number in range(WORKERS):
         crew.add(work(f"early{number}", 1000 + number))
         assert rounds.begun.get(timeout=WAIT_S) == {1000 + number}
@@ -79,11 +86,13 @@ def test_all_that_wait_share_a_round(rounds: Rounds) -> None:
     assert count <= 6
     names = {ended.next().split()[0] for _ in range(12)}
     assert len(names) == 12
+    # Those who carry the results on are woken once for each round.
+    assert ended.calls <= WORKERS + count
 
 
 def test_one_delivery_goes_through_all_its_syncs(rounds: Rounds) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put)
+    crew = Crew[str](ended.put_all)
     crew.add(work("a", 1, 2, 3))
     for fd in (1, 2, 3):
         assert rounds.begun.get(timeout=WAIT_S) == {fd}
@@ -94,7 +103,7 @@ def test_one_delivery_goes_through_all_its_syncs(rounds: Rounds) -> None:
 
 def test_error_of_a_round_reaches_those_in_it_alone(rounds: Rounds) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put)
+    crew = Crew[str](ended.put_all)
     rounds.errors = {1: OSError(errno.EIO, "broken disk")}
     rounds.go.release(2)
     crew.add(work("a", 1))
@@ -105,7 +114,7 @@ def test_error_of_a_round_reaches_those_in_it_alone(rounds: Rounds) -> None:
 
 def test_what_blocks_holds_up_nobody(tmp_path: Path) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put)
+    crew = Crew[str](ended.put_all)
     go = threading.Event()
     fd = os.open(tmp_path, os.O_RDONLY)
 
@@ -131,7 +140,7 @@ def test_without_a_thread_to_be_had_what_blocks_is_deferred(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put)
+    crew = Crew[str](ended.put_all)
     crew.add(work("first"))
     ended.next()  # a worker runs
 
@@ -151,7 +160,7 @@ def test_without_any_thread_all_but_what_blocks_is_done_by_the_caller(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put)
+    crew = Crew[str](ended.put_all)
     with monkeypatch.context() as patch:
         patch.setattr(threads, "start", no_thread)
         rounds.go.release()
@@ -167,7 +176,7 @@ def test_second_thread_that_cannot_be_had_leaves_the_work_to_the_first(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put)
+    crew = Crew[str](ended.put_all)
     crew.add(work("first", 1000))
     assert rounds.begun.get(timeout=WAIT_S) == {1000}
     with monkeypatch.context() as patch:
