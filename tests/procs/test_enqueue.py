@@ -103,7 +103,7 @@ STEPS = [
     (r"fsync\(\d+<[^>]*/intd>\)", "data"),
     (r"linkat\(\d+<[^>]*/intd>, \"\d+\", \d+<[^>]*/todo>", "todo name"),
     (r"fsync\(\d+<[^>]*/todo>\)", "todo durable"),
-    (r"sendmsg\(.*=", "answer"),
+    (r"send(to|msg)\(.*=", "answer"),
 ]
 
 
@@ -119,7 +119,7 @@ def steps_of(trace: str) -> list[str]:
 def test_order_of_durable_steps(make: Make, tmp_path: Path) -> None:
     home = make()
     trace = tmp_path / "trace"
-    calls = "linkat,fsync,syncfs,unlinkat,openat,sendmsg"
+    calls = "linkat,fsync,syncfs,unlinkat,openat,sendmsg,sendto"
     home.start("strace", "-f", "-y", "-o", str(trace), "-e", f"trace={calls}")
     begin = len(trace.read_text())
     client = home.connect()
