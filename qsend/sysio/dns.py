@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
 from dns.rdatatype import AAAA, MX, A, RdataType
 
@@ -51,6 +52,7 @@ QUERIES_MAX = 256
 
 _LOCALHOST = ("127.0.0.1", "::1")
 _Key = tuple[bytes, RdataType]
+T = TypeVar("T")
 
 
 def has_route(address: str) -> bool:
@@ -181,9 +183,7 @@ class Dns:
         self, domain: bytes, mx: Sequence[tuple[int, bytes]]
     ) -> list[Host]:
         targets = order_targets(mx, self._chance)
-        looked_up = await asyncio.gather(
-            *(self._addresses(target) for _, target in targets)
-        )
+        looked_up = await _all(self._addresses(target) for _, target in targets)
         hosts = [
             Host(address=address, preference=preference, name=target)
             for (preference, target), (addresses, _) in zip(
@@ -223,7 +223,7 @@ class Dns:
         if _is_localhost(name):
             return list(_LOCALHOST), None
         first = [A, AAAA] if self._ipv6() else [A]
-        answers = await asyncio.gather(*(self.ask(name, each) for each in first))
+        answers = await _all(self.ask(name, each) for each in first)
         if len(first) == 1 and not answers[0].addresses:
             answers.append(await self.ask(name, AAAA))
         found = dict.fromkeys(
@@ -255,7 +255,10 @@ class Dns:
 
     async def _fetch(self, key: _Key, querier: Querier) -> Answer:
         try:
-            async with asyncio.timeout(self._lifetime_s):
+            if self._slots.locked():  # a limit costs a timer
+                async with asyncio.timeout(self._lifetime_s):
+                    await self._slots.acquire()
+            else:
                 await self._slots.acquire()
         except TimeoutError:
             return trouble("too many questions are waiting")
@@ -271,6 +274,14 @@ class Dns:
         self._tasks.discard(task)
         if self._asking.get(key) is task:
             del self._asking[key]
+
+
+async def _all(questions: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What they find, in order; one alone needs no task."""
+    started = list(questions)
+    if len(started) == 1:
+        return [await started[0]]
+    return await asyncio.gather(*started)
 
 
 def _keep_s(answer: Answer) -> int:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import encodings.idna
+import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import dns.asyncbackend
 import dns.asyncquery
@@ -22,7 +24,6 @@ import dns.exception
 import dns.flags
 import dns.inet
 import dns.message
-import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rdtypes.ANY.CNAME
@@ -39,6 +40,12 @@ import dns.rrset
 
 from qsend.core.mx import canonical
 from qsend.formats.control import Resolver
+from qsend.formats.dnsquestion import (
+    answers_alone,
+    has_number_of,
+    render_question,
+    repeats,
+)
 
 _PRELOADED = (encodings.idna, dns.rdtypes.ANY.OPT, dns.rdtypes.ANY.DNAME)
 
@@ -123,9 +130,7 @@ class Querier:
 
         Raises: ValueError on a resolver whose host is no address.
         """
-        self._servers = tuple(
-            Resolver(host=canonical(entry.host), port=entry.port) for entry in resolvers
-        )
+        self._servers = tuple(map(_server, resolvers))
         self._tries_s = tuple(tries_s)
         self._lifetime_s = lifetime_s
         self._first = 0
@@ -138,31 +143,27 @@ class Querier:
             rdtype: MX, A, AAAA or TXT.
         Raises: nothing; every failure is an Answer.
         """
-        qname = _qname(name)
-        if qname is None:
+        question = render_question(secrets.randbits(16), name, rdtype)
+        if question is None:
             return Answer(outcome=Outcome.NO_NAME)
-        request = dns.message.make_query(qname, rdtype)
-        try:
-            async with asyncio.timeout(self._lifetime_s):
-                return await self._rounds(request)
-        except TimeoutError:
-            return trouble("timed out")
-
-    async def _rounds(self, request: dns.message.Message) -> Answer:
+        loop = asyncio.get_running_loop()
+        end_mono = loop.time() + self._lifetime_s
         count = len(self._servers)
         order = [(self._first + step) % count for step in range(count)]
         answer = trouble("no server")
         for wait_s in self._tries_s:
             for index in tuple(order):
+                left_s = min(wait_s, end_mono - loop.time())
+                if left_s <= 0:
+                    return trouble("timed out")
                 try:
-                    reply = await _exchange(self._servers[index], request, wait_s)
+                    answer = await _exchange(self._servers[index], question, left_s)
                 except TimeoutError:
                     answer = trouble("timed out")
                     continue
                 except OSError as exc:
                     answer = trouble((exc.strerror or "network error").lower())
                     continue
-                answer = read_reply(reply)
                 if answer.outcome is not Outcome.TROUBLE:
                     self._first = index
                     return answer
@@ -170,54 +171,61 @@ class Querier:
         return answer
 
 
-def _qname(name: bytes) -> dns.name.Name | None:
-    """The name for the wire, or None when no such name can exist."""
-    labels = name.removesuffix(b".").split(b".")
-    try:
-        return dns.name.Name((*labels, b""))
-    except dns.exception.DNSException:
-        return None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Server:
+    """A resolver, and how the socket module wants it."""
+
+    resolver: Resolver
+    family: int
+    address: Any
 
 
-async def _exchange(
-    server: Resolver, request: dns.message.Message, wait_s: float
-) -> dns.message.Message:
-    """One server's reply, over TCP when the datagram was cut.
+def _server(resolver: Resolver) -> _Server:
+    host = canonical(resolver.host)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = dns.inet.low_level_address_tuple((host, resolver.port), family)
+    resolver = Resolver(host=host, port=resolver.port)
+    return _Server(resolver=resolver, family=family, address=address)
+
+
+async def _exchange(server: _Server, question: bytes, wait_s: float) -> Answer:
+    """What one server's reply says, over TCP when the datagram was cut.
 
     Raises: TimeoutError, OSError.
     """
-    async with asyncio.timeout(wait_s):
-        reply = await _over_udp(server, request)
-        if reply is not None:
-            return reply
-        try:
-            return await dns.asyncquery.tcp(
-                request, server.host, port=server.port, backend=_BACKEND
+    loop = asyncio.get_running_loop()
+    end_mono = loop.time() + wait_s
+    answer = await _over_udp(server, question, wait_s)
+    if answer is not None:
+        return answer
+    request, resolver = dns.message.from_wire(question), server.resolver
+    try:
+        async with asyncio.timeout_at(end_mono):
+            reply = await dns.asyncquery.tcp(
+                request, resolver.host, port=resolver.port, backend=_BACKEND
             )
-        except EOFError as exc:
-            raise ConnectionAbortedError(0, "answer over TCP was cut") from exc
-        except dns.exception.DNSException as exc:
-            raise ConnectionAbortedError(0, "malformed answer over TCP") from exc
+    except EOFError as exc:
+        raise ConnectionAbortedError(0, "answer over TCP was cut") from exc
+    except dns.exception.DNSException as exc:
+        raise ConnectionAbortedError(0, "malformed answer over TCP") from exc
+    return read_reply(reply)
 
 
-async def _over_udp(
-    server: Resolver, request: dns.message.Message
-) -> dns.message.Message | None:
-    """One server's reply, None when it was cut.
+async def _over_udp(server: _Server, question: bytes, wait_s: float) -> Answer | None:
+    """What one server's reply says, None when it was cut.
 
     What comes from elsewhere, or is malformed, may be forged: it is passed over.
     dnspython's own exchange takes as long again as its parser does.
-    Raises: OSError.
+    Raises: TimeoutError, OSError.
     """
     loop = asyncio.get_running_loop()
-    answered: asyncio.Future[dns.message.Message | None] = loop.create_future()
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    answered: asyncio.Future[Answer | None] = loop.create_future()
 
     def receive() -> None:
         if answered.done():
             return
         try:
-            answered.set_result(_read_datagram(sock, request))
+            answered.set_result(_read_datagram(sock.recv(_DATAGRAM_MAX), question))
         except BlockingIOError:
             pass  # a datagram with a wrong checksum was here
         except OSError as exc:
@@ -226,34 +234,46 @@ async def _over_udp(
             pass  # the true one may follow
 
     # A socket for each question: its port is half of what a forger must guess.
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+    with socket.socket(server.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         # Connected, so that a server that is not there is heard of at once.
-        sock.connect(
-            dns.inet.low_level_address_tuple((server.host, server.port), family)
-        )
-        sock.send(request.to_wire())
+        sock.connect(server.address)
+        sock.send(question)
         loop.add_reader(sock, receive)
+        late = loop.call_later(wait_s, _give_up, answered)
         try:
             return await answered
         finally:
+            late.cancel()
             loop.remove_reader(sock)
 
 
-def _read_datagram(
-    sock: socket.socket, request: dns.message.Message
-) -> dns.message.Message | None:
-    """The reply in the next datagram, None when it was cut.
+def _give_up(answered: asyncio.Future[Answer | None]) -> None:
+    if not answered.done():
+        answered.set_exception(TimeoutError())
 
-    Raises: OSError; DNSException for what does not answer `request`.
+
+def _read_datagram(content: bytes, question: bytes) -> Answer | None:
+    """What the reply in a datagram says, None when it was cut.
+
+    Of most replies only the answers are read: half of the records of a usual one
+    are about the servers of its zone, which nobody asked for.
+    Raises: DNSException for what does not answer `question`.
     """
-    content = sock.recv(_DATAGRAM_MAX)
+    if not has_number_of(content, question):
+        raise dns.exception.FormError
+    plain = answers_alone(content) if repeats(content, question) else None
+    if plain is not None:
+        answer = read_reply(dns.message.from_wire(plain, ignore_trailing=True))
+        if answer.outcome is Outcome.FOUND:
+            return answer
+    request = dns.message.from_wire(question)
     try:
         reply = dns.message.from_wire(content, raise_on_truncation=True)
     except dns.message.Truncated as exc:
         _require_answer(request, exc.message())  # type: ignore[no-untyped-call] # dnspython
         return None
     _require_answer(request, reply)
-    return reply
+    return read_reply(reply)
 
 
 def _require_answer(request: dns.message.Message, reply: dns.message.Message) -> None:

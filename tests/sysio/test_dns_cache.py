@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import dns.flags
+import dns.message
 import dns.rcode
+import dns.rrset
 import pytest
 
 from qsend.core.errors import PermFail
@@ -126,3 +129,24 @@ def test_set_resolvers_forgets_the_old_answers(dns_server: DnsServer) -> None:
         return [before[0].address, after[0].address]
 
     assert run(main()) == ["127.0.0.6", "127.0.0.5"]
+
+
+def test_alias_to_nothing_is_kept_as_long_as_its_zone_says() -> None:
+    def dangling(query: dns.message.Message) -> bytes:
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.AA
+        name = query.question[0].name
+        response.answer = [dns.rrset.from_text(name, 300, "IN", "CNAME", "g.example.")]
+        soa = "ns.example. root.example. 1 3600 600 86400 60"
+        response.authority = [dns.rrset.from_text("example.", 300, "IN", "SOA", soa)]
+        return response.to_wire()
+
+    async def main() -> None:
+        async with responder(dangling) as server:
+            finder = Dns((server.resolver,))
+            for _ in range(2):
+                with pytest.raises(PermFail, match=r"5\.1\.2"):
+                    await finder.hosts(b"h.example")
+            assert server.asked == 3  # MX, A, AAAA
+
+    run(main())

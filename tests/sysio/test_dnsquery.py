@@ -220,3 +220,33 @@ def test_system_resolvers(
         path.write_text(content)
     found = [(entry.host, entry.port) for entry in system_resolvers(str(path))]
     assert found == want
+
+
+def test_answer_counts_whatever_the_other_sections_hold() -> None:
+    def with_broken_rest(query: dns.message.Message) -> bytes | None:
+        wire = with_address(60)(query)
+        assert wire is not None
+        if query.question[0].rdtype != dns.rdatatype.A:
+            return wire
+        return wire[:8] + b"\0\1\0\1" + wire[12:] + b"\xff"  # records that are none
+
+    assert ask_scripted(with_broken_rest, PATIENT) == ["127.0.0.6"]
+
+
+def test_answer_may_spell_the_name_in_its_own_way() -> None:
+    def in_capitals(query: dns.message.Message) -> bytes | None:
+        asked = query.question[0]
+        other = dns.message.make_query("H.EXAMPLE.", asked.rdtype, id=query.id)
+        return with_address(60)(other)
+
+    assert ask_scripted(in_capitals, PATIENT) == ["127.0.0.6"]
+
+
+def test_answer_about_another_name_is_passed_over() -> None:
+    def about_another(query: dns.message.Message) -> bytes | None:
+        asked = query.question[0]
+        other = dns.message.make_query("g.example.", asked.rdtype, id=query.id)
+        return with_address(60)(other)
+
+    with pytest.raises(TempFail, match="timed out"):
+        ask_scripted(about_another)
