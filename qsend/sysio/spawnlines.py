@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -34,6 +35,10 @@ OnReport = Callable[[Report], None]
 CHECK_S = 20.0
 SILENT_CHECKS = 3
 """A process that is silent for 60 s, though asked, is to be killed."""
+LEAD = 8
+LEAD_SHARE = 4
+"""A remote process may have LEAD attempts more than the one that has fewest, and the
+LEAD_SHARE-th part of its; then that one gets attempts for any destination."""
 CRASHED = b"The delivery process was lost. (#4.3.0)\n"
 
 
@@ -157,8 +162,10 @@ class LocalLine:
 
 
 class RemoteLines:
-    """The remote processes: each attempt goes to the one that has least to do.
+    """The remote processes: each attempt goes to the one that knows its destination.
 
+    That one has the open sessions and the answers of the DNS. While it has much more
+    to do than another, the other one gets the attempt.
     Suspects go to a process of their own, one at a time; it is asked for when
     the first suspect comes and closed when none is left. `classic` is a classic
     spawner that takes all attempts instead, one recipient each, by path.
@@ -209,8 +216,18 @@ class RemoteLines:
                 self._ask_isolated()
             self.pump_suspects()
             return
-        line = min(self._lines.values(), key=lambda each: len(each.outstanding))
-        _hand_over(line, transaction, fd)
+        _hand_over(self._line_for(transaction), transaction, fd)
+
+    def _line_for(self, transaction: Transaction) -> SpawnLine:
+        lines = list(self._lines.values())
+        if len(lines) == 1:
+            return lines[0]
+        name = transaction.relay or transaction.domain
+        usual = lines[zlib.crc32(name.lower()) % len(lines)]
+        idlest = min(lines, key=lambda each: len(each.outstanding))
+        fewest = len(idlest.outstanding)
+        is_ahead = len(usual.outstanding) >= fewest + LEAD + fewest // LEAD_SHARE
+        return idlest if is_ahead else usual
 
     def forget_silence(self) -> None:
         """Have all of them forget which hosts did not answer."""

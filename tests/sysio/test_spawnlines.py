@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,13 @@ from qsend.formats import frames
 from qsend.formats.delivery import LocalDelivery, Report, Transaction, render_report
 from qsend.sysio.endpoint import Descriptors, Endpoint, pair
 from qsend.sysio.loop import Loop
-from qsend.sysio.spawnlines import SILENT_CHECKS, RemoteLines, SpawnLine
+from qsend.sysio.spawnlines import (
+    LEAD,
+    LEAD_SHARE,
+    SILENT_CHECKS,
+    RemoteLines,
+    SpawnLine,
+)
 
 
 class Lines:
@@ -143,14 +150,56 @@ def test_idle_process_may_be_silent(lines: Lines) -> None:
     assert not any(line.is_silent() for _ in range(10))
 
 
-def test_attempts_go_to_the_process_that_has_least_to_do(lines: Lines) -> None:
+def two_remotes(lines: Lines) -> tuple[RemoteLines, list[SpawnLine]]:
     remote = RemoteLines(lambda: None)
     made = [lines.line(f"remote{n}")[0] for n in range(2)]
     for line in made:
         remote.attach(line)
-    for delid in range(1, 5):
-        remote.start(transaction(delid), os.open(os.devnull, os.O_RDONLY))
-    assert [len(line.outstanding) for line in made] == [2, 2]
+    return remote, made
+
+
+def give(remote: RemoteLines, delids: Iterable[int], domain: bytes) -> None:
+    for delid in delids:
+        attempt = replace(transaction(delid), domain=domain)
+        remote.start(attempt, os.open(os.devnull, os.O_RDONLY))
+
+
+def test_attempts_for_a_destination_go_to_the_process_that_knows_it(
+    lines: Lines,
+) -> None:
+    remote, made = two_remotes(lines)
+    give(remote, range(1, 4), b"x.example")
+    give(remote, range(4, 7), b"X.Example")
+    assert sorted(len(line.outstanding) for line in made) == [0, 6]
+    lines.turn()
+
+
+def test_destinations_are_spread_over_the_processes(lines: Lines) -> None:
+    remote, made = two_remotes(lines)
+    for delid in range(1, 101):
+        give(remote, [delid], b"d%d.example" % delid)
+    assert all(30 < len(line.outstanding) < 70 for line in made)
+    lines.turn()
+
+
+def test_process_that_has_much_less_to_do_gets_attempts_for_any_destination(
+    lines: Lines,
+) -> None:
+    remote, made = two_remotes(lines)
+    give(remote, range(1, LEAD + 1), b"x.example")
+    assert sorted(len(line.outstanding) for line in made) == [0, LEAD]
+    give(remote, range(LEAD + 1, 101), b"x.example")
+    fewer, more = sorted(len(line.outstanding) for line in made)
+    assert more == fewer + LEAD + fewer // LEAD_SHARE
+    lines.turn()
+
+
+def test_only_process_left_gets_everything(lines: Lines) -> None:
+    remote, made = two_remotes(lines)
+    remote.detach("remote0")
+    give(remote, range(1, 31), b"x.example")
+    give(remote, range(31, 61), b"y.example")
+    assert [len(line.outstanding) for line in made] == [0, 60]
     lines.turn()
 
 
