@@ -50,7 +50,7 @@ def test_schedule_steps_of_100_messages(benchmark: BenchmarkFixture) -> None:
         for number, key in enumerate(keys):
             destinations.put(key, (MessId(number), 0))
         taken = 0
-        while (destination := destinations.next_ready(0.0)) is not None:
+        while (destination := destinations.next_ready(0.0, 50, 50)) is not None:
             taken += len(destinations.take(destination, 100))
             destinations.release(destination)
         return taken

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import assert_never
 
-from qsend.core.destinations import Destination, Destinations, Entry, spare_slots
+from qsend.core.destinations import Destination, Destinations, Entry
 from qsend.core.message import Attempt, Delivery, Job, Message, StartDelivery
 from qsend.core.model import Cause, Channel, DelId, MessId
 from qsend.core.retry import is_dying
@@ -70,9 +70,8 @@ class Attempts:
         starts: list[StartDelivery] = []
         passed: list[tuple[Message, Job]] = []
         destinations = self.waiting[channel]
-        spare = spare_slots(limit)
         while (free := limit - self.running[channel]) > 0:
-            destination = destinations.next_ready(now_mono, only_spare=free <= spare)
+            destination = destinations.next_ready(now_mono, free, limit)
             if destination is None:
                 break
             message = self._messages[destination.waiting[0][0]]
@@ -104,6 +103,8 @@ class Attempts:
             return None
         attempt = delivery.attempt
         destinations = self.waiting[attempt.channel]
+        if cause is Cause.NORMAL and attempt.tried:
+            destinations.prove(attempt.destination)
         if attempt.channel is Channel.REMOTE and attempt.tried:
             if cause is Cause.UNREACHABLE:
                 destinations.unreachable(
@@ -284,7 +285,7 @@ class Attempts:
                 message = self._messages[messid]
                 job = message.jobs[Channel.REMOTE]
                 job.waiting -= 1
-                destination.running += 1
+                destinations.begin(destination)
                 starts.append(
                     self._begin(
                         message, job, destination, [offset], True, destination.error

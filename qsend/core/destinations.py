@@ -38,6 +38,9 @@ SPARE_PART = 4
 """One slot in so many is spare: only for destinations that run nothing yet."""
 SPARE_MAX = 100
 """Most spare slots; so many destinations at once get their first attempt."""
+UNPROVED_MAX = 2
+"""Slots of a destination until the first delivery has ended, while there are others:
+a good one is held up for as long as one takes, a host that hangs holds no more."""
 
 Entry = tuple[MessId, int]
 """(messid, offset of the recipient's record in the channel file)."""
@@ -47,7 +50,8 @@ Entry = tuple[MessId, int]
 class Destination:
     """One destination's queue, limit and health.
 
-    `moved_mono` is when the first of those that run started, or one ended.
+    `moved_mono` is when the first of those that run started, or one ended. `is_proved`:
+    one has ended as it should since it came, or since it was last unreachable.
     `failures` counts unreachable attempts as tcpto does; `failed_mono` is when
     the count last grew. `error` is what the last one said.
     """
@@ -57,6 +61,7 @@ class Destination:
     waiting: deque[Entry]
     running: int = 0
     moved_mono: float = 0.0
+    is_proved: bool = False
     failures: int = 0
     failed_mono: float = 0.0
     ill_until_mono: float = 0.0
@@ -95,10 +100,12 @@ class Destinations:
         self._by_key: dict[bytes, Destination] = {}
         self._ring: deque[Destination] = deque()
         self._second: OrderedDict[bytes, Destination] = OrderedDict()
+        self._tried: dict[bytes, Destination] = {}
         self._held: set[bytes] = set()
         self.parked = Parking(lambda: (REFILL_FROM, REFILL_TO), self._length)
         self.passed = Parking(lambda: (PASSED_FROM, PASSED_TO), self._length)
         self.waiting = 0
+        self._unproved = 0  # deliveries that run for destinations not proved
 
     def __iter__(self) -> Iterator[Destination]:
         return iter(self._by_key.values())
@@ -119,20 +126,29 @@ class Destinations:
         self._to_ring(destination)
         return destination
 
-    def next_ready(
-        self, now_mono: float, *, only_spare: bool = False
-    ) -> Destination | None:
+    def next_ready(self, now_mono: float, free: int, slots: int) -> Destination | None:
         """The destination whose turn it is, or None when none may start.
 
         The caller takes entries from it with `take` and calls again.
 
         Args:
-            only_spare: no more than the spare slots are free.
+            free: so many of the channel's `slots`, at least one.
         """
+        spare = spare_slots(slots)
+        # What runs for destinations that may hang is spare slots in use. Not of all:
+        # there may be more of them to come.
+        only_spare = free <= max(spare - self._unproved, -(-spare // SPARE_PART))
+        if len(self._tried) == 1:
+            [alone] = self._tried.values()
+            if not self._is_tried(alone, free, slots):
+                self._ring.append(self._tried.pop(alone.key))
         while (destination := self._pop(only_spare=only_spare)) is not None:
             if not destination.may_start(now_mono):
                 # It comes back by put, release, wake or hold.
                 destination.in_ring = False
+            elif self._is_tried(destination, free, slots):
+                # It comes back when one of those that run has ended, or when alone.
+                self._tried[destination.key] = destination
             elif only_spare and destination.running:
                 # It comes back when it runs nothing, or more slots are free.
                 self._second[destination.key] = destination
@@ -148,6 +164,17 @@ class Destinations:
             return self._second.popitem(last=False)[1]
         return None
 
+    def _is_tried(self, destination: Destination, free: int, slots: int) -> bool:
+        """Whether it has all that it gets before it is proved.
+
+        Alone it gets all slots but the spare ones.
+        """
+        if destination.is_proved or destination.running < UNPROVED_MAX:
+            return False
+        is_alone = slots - free == destination.running
+        is_alone = is_alone and self.waiting == len(destination.waiting)
+        return not is_alone or free <= spare_slots(slots)
+
     def take(self, destination: Destination, most: int) -> list[Entry]:
         """The first entry, and those of the same message that follow it.
 
@@ -158,17 +185,31 @@ class Destinations:
         messid = entries[0][0]
         while waiting and len(entries) < most and waiting[0][0] == messid:
             entries.append(waiting.popleft())
-        destination.running += 1
+        self.begin(destination)
         self.waiting -= len(entries)
         self._note_short(destination)
         return entries
 
+    def begin(self, destination: Destination) -> None:
+        """One more delivery of this destination runs."""
+        destination.running += 1
+        self._unproved += not destination.is_proved
+
     def release(self, destination: Destination) -> None:
         """One delivery of this destination ended."""
         destination.running -= 1
-        if not destination.running and destination.key in self._second:
+        self._unproved -= not destination.is_proved
+        if destination.key in self._tried:
+            self._ring.append(self._tried.pop(destination.key))
+        elif not destination.running and destination.key in self._second:
             self._ring.append(self._second.pop(destination.key))
         self._settle(destination)
+
+    def prove(self, destination: Destination) -> None:
+        """A delivery of this destination was judged by its host, or its user."""
+        if not destination.is_proved:
+            destination.is_proved = True
+            self._unproved -= destination.running
 
     def reached(self, destination: Destination) -> None:
         """A host of the destination answered: it is healthy."""
@@ -187,6 +228,9 @@ class Destinations:
             spread: 0 to ILL_SPREAD - 1, so that destinations do not wake together.
         """
         destination.error = error
+        if destination.is_proved:
+            destination.is_proved = False
+            self._unproved += destination.running
         if destination.failures and now_mono < destination.failed_mono + RECOUNT_S:
             return
         destination.failures = min(destination.failures + 1, 10)

@@ -2,8 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from qsend.core.destinations import RECOUNT_S, Destinations, spare_slots
+from qsend.core.destinations import (
+    RECOUNT_S,
+    UNPROVED_MAX,
+    Destination,
+    Destinations,
+    spare_slots,
+)
 from qsend.core.model import MessId
+
+SLOTS = 1000
 
 
 def make(limit: int = 2) -> Destinations:
@@ -15,11 +23,22 @@ def put(destinations: Destinations, key: bytes, *messids: int) -> None:
         destinations.put(key, (MessId(messid), 0))
 
 
-def starts(destinations: Destinations, count: int, now: float = 0.0) -> list[bytes]:
+def proved(destinations: Destinations, key: bytes) -> Destination:
+    """The destination, after one of its deliveries has ended well."""
+    destination = destinations.get(key)
+    assert destination is not None
+    destinations.prove(destination)
+    return destination
+
+
+def starts(
+    destinations: Destinations, count: int, now: float = 0.0, slots: int = SLOTS
+) -> list[bytes]:
     """Keys in the order in which up to `count` attempts would begin."""
     keys = []
     for _ in range(count):
-        ready = destinations.next_ready(now)
+        free = slots - sum(each.running for each in destinations)
+        ready = destinations.next_ready(now, free, slots) if free else None
         if ready is None:
             break
         destinations.take(ready, 1)
@@ -31,6 +50,7 @@ def test_free_slots_go_round_the_destinations() -> None:
     destinations = make(limit=10)
     put(destinations, b"big", *range(1, 9))
     put(destinations, b"small", 20, 21)
+    proved(destinations, b"big")
     assert starts(destinations, 5) == [b"big", b"small", b"big", b"small", b"big"]
 
 
@@ -50,7 +70,7 @@ def test_recipients_of_one_message_are_taken_together() -> None:
     for offset in range(5):
         destinations.put(b"x", (MessId(7), offset))
     put(destinations, b"x", 8)
-    ready = destinations.next_ready(0)
+    ready = destinations.next_ready(0, SLOTS, SLOTS)
     assert ready is not None
     assert destinations.take(ready, 3) == [(7, 0), (7, 1), (7, 2)]
     assert destinations.take(ready, 100) == [(7, 3), (7, 4)]
@@ -60,7 +80,7 @@ def test_recipients_of_one_message_are_taken_together() -> None:
 def test_after_a_failure_only_one_attempt_probes() -> None:
     destinations = make(limit=5)
     put(destinations, b"sick", *range(1, 9))
-    ready = destinations.next_ready(0)
+    ready = destinations.next_ready(0, SLOTS, SLOTS)
     assert ready is not None
     destinations.take(ready, 1)
     destinations.unreachable(ready, b"no", 0.0, 0)
@@ -132,6 +152,55 @@ def test_sifted_entries_keep_the_count() -> None:
     assert [messid for messid, _ in x.waiting] == [1, 3]
 
 
+def test_destination_has_few_slots_beside_others_until_one_has_ended() -> None:
+    destinations = make(limit=10)
+    put(destinations, b"new", *range(1, 9))
+    put(destinations, b"newer", *range(11, 19))
+    keys = [b"new", b"newer"] * UNPROVED_MAX
+    assert starts(destinations, 16) == keys
+    new = proved(destinations, b"new")
+    destinations.release(new)
+    assert starts(destinations, 16) == [b"new"] * (8 - UNPROVED_MAX)
+    assert starts(destinations, 16) == []
+
+
+def test_destination_that_is_alone_has_all_its_slots_at_once() -> None:
+    destinations = make(limit=10)
+    put(destinations, b"alone", *range(1, 19))
+    assert starts(destinations, 20) == [b"alone"] * 10
+    for slots, spare in ((16, 4), (12, 3)):
+        destinations = make(limit=20)
+        put(destinations, b"alone", *range(1, 19))
+        count = slots - spare
+        assert starts(destinations, 20, slots=slots) == [b"alone"] * count
+
+
+def test_destination_goes_on_when_the_others_have_nothing_left() -> None:
+    destinations = make(limit=10)
+    put(destinations, b"new", *range(1, 5))
+    put(destinations, b"other", 11)
+    assert starts(destinations, 9) == [b"new", b"other", b"new"]
+    other = destinations.get(b"other")
+    assert other is not None
+    destinations.release(other)
+    assert starts(destinations, 9) == [b"new", b"new"]
+
+
+def test_unreachable_destination_has_to_be_proved_again() -> None:
+    destinations = make(limit=10)
+    put(destinations, b"x", *range(1, 9))
+    put(destinations, b"y", 11)
+    x = proved(destinations, b"x")
+    assert starts(destinations, 5) == [b"x", b"y", b"x", b"x", b"x"]
+    destinations.unreachable(x, b"no", 0.0, 0)
+    destinations.cure(b"x")
+    destinations.release(x)
+    destinations.release(x)
+    assert starts(destinations, 5) == []
+    destinations.release(x)
+    assert starts(destinations, 5) == [b"x"]
+
+
 @pytest.mark.parametrize(
     ("slots", "spare"),
     [(0, 0), (1, 0), (2, 1), (3, 1), (7, 1), (8, 2), (20, 5), (400, 100), (2000, 100)],
@@ -140,40 +209,42 @@ def test_part_of_the_slots_is_spare(slots: int, spare: int) -> None:
     assert spare_slots(slots) == spare
 
 
-def spare_starts(destinations: Destinations, count: int) -> list[bytes]:
-    """As `starts`, while no more than the spare slots are free."""
-    keys = []
-    for _ in range(count):
-        ready = destinations.next_ready(0.0, only_spare=True)
-        if ready is None:
-            break
-        destinations.take(ready, 1)
-        keys.append(ready.key)
-    return keys
-
-
 def test_spare_slots_go_only_to_destinations_that_run_nothing() -> None:
-    destinations = make(limit=10)
-    put(destinations, b"big", *range(1, 9))
-    assert starts(destinations, 3) == [b"big"] * 3
-    put(destinations, b"new", 20, 21)
-    put(destinations, b"newer", 30)
-    assert spare_starts(destinations, 5) == [b"new", b"newer"]
-    new = destinations.get(b"new")
-    assert new is not None
+    slots, spare = 20, 5
+    destinations = make(limit=20)
+    put(destinations, b"big", *range(1, 30))
+    big = proved(destinations, b"big")
+    assert starts(destinations, 99, slots=slots) == [b"big"] * (slots - spare)
+    put(destinations, b"new", 50, 51)
+    put(destinations, b"newer", 60)
+    assert starts(destinations, 99, slots=slots) == [b"new", b"newer"]
+    new = proved(destinations, b"new")
     destinations.release(new)
-    assert spare_starts(destinations, 5) == [b"new"]
+    assert starts(destinations, 99, slots=slots) == [b"new"]
     # More is free again: those that had to wait go on in turn.
-    destinations.release(new)
-    put(destinations, b"new", 22, 23)
-    assert starts(destinations, 4) == [b"new", b"new", b"big", b"big"]
+    for _ in range(4):
+        destinations.release(big)
+    put(destinations, b"new", 52, 53)
+    assert starts(destinations, 99, slots=slots) == [b"new", b"new", b"big"]
+
+
+def test_slots_of_hosts_that_may_hang_are_spare_ones_in_use_but_for_a_rest() -> None:
+    slots, rest = 20, 2
+    destinations = make(limit=20)
+    for number in range(5):
+        put(destinations, b"%d" % number, 10 * number, 10 * number + 1)
+    assert len(starts(destinations, 99, slots=slots)) == 10
+    put(destinations, b"good", *range(100, 150))
+    proved(destinations, b"good")
+    assert starts(destinations, 99, slots=slots) == [b"good"] * (slots - 10 - rest)
+    put(destinations, b"new", 200)
+    assert starts(destinations, 99, slots=slots) == [b"new"]
 
 
 def test_destination_that_waits_for_more_than_a_spare_slot_can_be_forgotten() -> None:
     destinations = make(limit=10)
     put(destinations, b"big", 1, 2)
-    assert starts(destinations, 1) == [b"big"]
-    assert spare_starts(destinations, 1) == []
+    assert starts(destinations, 9, slots=2) == [b"big"]
     big = destinations.get(b"big")
     assert big is not None
     destinations.sift(big, [])
@@ -182,4 +253,21 @@ def test_destination_that_waits_for_more_than_a_spare_slot_can_be_forgotten() ->
     assert destinations.get(b"big") is None
     assert starts(destinations, 1) == []
     put(destinations, b"big", 3)
-    assert spare_starts(destinations, 2) == [b"big"]
+    assert starts(destinations, 2, slots=2) == [b"big"]
+
+
+def test_destination_that_waits_to_be_proved_can_be_forgotten() -> None:
+    destinations = make(limit=10)
+    put(destinations, b"big", 1, 2, 3)
+    put(destinations, b"other", 11)
+    assert starts(destinations, 9) == [b"big", b"other", b"big"]
+    big = destinations.get(b"big")
+    assert big is not None
+    destinations.sift(big, [])
+    destinations.release(big)
+    destinations.release(big)
+    destinations.forget_idle(0.0)
+    assert destinations.get(b"big") is None
+    assert starts(destinations, 1) == []
+    put(destinations, b"big", 4)
+    assert starts(destinations, 2) == [b"big"]

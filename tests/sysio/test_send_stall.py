@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 
 from qsend.core import reading
-from qsend.core.destinations import PASSED_FROM, STALL_S
+from qsend.core.destinations import PASSED_FROM, STALL_S, UNPROVED_MAX
 from qsend.core.model import DelId, MessId
 from qsend.core.reading import FIRST_WAIT_S
 from tests.fakes import FakeQueue
@@ -43,6 +45,7 @@ class HangingSim(Sim):
         self.hung.clear()
 
     def good(self) -> int:
+        """Deliveries to good hosts."""
         return sum(b"@good" in each.recip for each in self.delivered)
 
 
@@ -118,3 +121,49 @@ def test_host_that_goes_on_has_its_mail_read_in_order(
     recips = [each.recip for each in sim.delivered]
     assert recips == sorted(recips)
     assert len(sim.started) > PASSED_FROM
+
+
+class FarSim(HangingSim):
+    """Good hosts answer after `latency_s`."""
+
+    latency_s = 0.1
+
+    def __init__(self, queue: FakeQueue) -> None:
+        self.under_way: deque[tuple[float, DelId, bytes]] = deque()
+        super().__init__(queue)
+
+    def attempt(self, delid: DelId, recip: bytes) -> None:
+        if b"@bad" in recip:
+            super().attempt(delid, recip)
+        else:
+            due_mono = self.clocks.monotonic + self.latency_s
+            self.under_way.append((due_mono, delid, recip))
+
+    def report_all(self) -> None:
+        while self.under_way and self.under_way[0][0] <= self.clocks.monotonic:
+            self.report(*self.under_way.popleft()[1:])
+
+    def seconds_for(self, good: int) -> float:
+        """How long that many deliveries to good hosts take."""
+        begin_mono = self.clocks.monotonic
+        while self.good() < good:
+            self.turns_in(TURN_S)
+        return self.clocks.monotonic - begin_mono
+
+
+def mixed_queue(good: int, bad: int) -> FakeQueue:
+    """A good and a bad message in turn; ten good hosts, five bad ones."""
+    queue = FakeQueue()
+    for n in range(max(good, bad)):
+        recips = [b"%d@good%d" % (n, n % 10)] * (n < good)
+        recips += [b"%d@bad%d" % (n, n % 5)] * (n < bad)
+        for recip in recips:
+            queue.inject(b"x\n", b"u7\0p9\0Fme@home\0T%b\0" % recip)
+    return queue
+
+
+def test_good_half_keeps_its_slots_beside_hosts_that_hang() -> None:
+    alone_s = FarSim(mixed_queue(200, 0)).seconds_for(200)
+    mixed = FarSim(mixed_queue(200, 200))
+    assert mixed.seconds_for(200) <= alone_s / 0.8
+    assert len(mixed.hung) == 5 * UNPROVED_MAX
