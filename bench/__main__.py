@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import resource
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from bench import (  # fmt: skip
@@ -32,10 +34,10 @@ from bench import (  # fmt: skip
 )
 from bench.errors import BenchError
 from bench.lab import Lab
-from bench.outcome import Run, save
+from bench.outcome import RESULTS, Outcome, Run, load, save
 from bench.sink import running_sink
 from bench.tree import ROOT
-from bench.workload import Variant
+from bench.workload import Variant, unfinished
 
 FAMILIES = (limits, drains, lists, intake, flow, backlog, neighbours, large)
 MICRO = "micro"
@@ -60,6 +62,28 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     facts = machine.facts(options.durability)
     facts |= {"rounds": options.rounds, "scale": options.scale}
+    outcomes: list[Outcome] = []
+
+    def keep(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        save(options.out, facts, outcomes)
+
+    # Only now: as the first process of its namespace it would not hear this signal.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _run(options, keep)
+    except KeyboardInterrupt:
+        print(f"bench: stopped; so far: {options.out / RESULTS}", file=sys.stderr)
+        return 130
+    runs = [Run(facts, outcomes)]
+    for place in (options.out, *([HERE] if options.report else [])):
+        report.write(place / "REPORT.md", runs, place / "plots")
+    print(show.facts(runs) + "\n" + show.tables(outcomes))
+    print(f"\nAll of it is in {options.out}")
+    return int(any(each.error for each in outcomes))
+
+
+def _run(options: argparse.Namespace, keep: Callable[[Outcome], None]) -> None:
     with (
         running_sink() as sink,
         Lab(
@@ -69,27 +93,23 @@ def main() -> int:
             is_quick=not options.full,
         ) as lab,
     ):
-        outcomes = runner.run(
-            lab, _chosen(options), options.systems.split(","), options.rounds
-        )
+        systems = options.systems.split(",")
+        runner.run(lab, _chosen(options, systems), systems, options.rounds, keep)
     if MICRO in options.workloads:
-        outcomes += micro.run()
-    save(options.out, facts, outcomes)
-    runs = [Run(facts, outcomes)]
-    for place in (options.out, *([HERE] if options.report else [])):
-        report.write(place / "REPORT.md", runs, place / "plots")
-    print(show.facts(runs) + "\n" + show.tables(outcomes))
-    print(f"\nAll of it is in {options.out}")
-    return int(any(each.error for each in outcomes))
+        for outcome in micro.run():
+            keep(outcome)
 
 
-def _chosen(options: argparse.Namespace) -> list[Variant]:
-    return [
+def _chosen(options: argparse.Namespace, systems: list[str]) -> list[Variant]:
+    """What is asked for, but for what earlier results have in all rounds."""
+    chosen = [
         variant
         for family in FAMILIES
         for variant in family.variants(full=options.full)
         if variant.workload in options.workloads and options.only in variant.name
     ]
+    had = load(options.rest_of).outcomes if options.rest_of else ()
+    return unfinished(chosen, systems, options.rounds, had)
 
 
 def _options() -> argparse.Namespace:
@@ -108,6 +128,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--only", default="", help="variants with this in their name")
     parser.add_argument(
+        "--rest-of",
+        type=Path,
+        metavar="RESULTS.json",
+        help="leave out variants that a run which was stopped has in all rounds",
+    )
+    parser.add_argument(
         "--systems", default=",".join(peers.present()), help="default: %(default)s"
     )
     parser.add_argument(
@@ -121,6 +147,8 @@ def _options() -> argparse.Namespace:
     unknown = set(options.workloads) - set(WORKLOADS)
     if unknown:
         parser.error(f"no such workload: {', '.join(sorted(unknown))}")
+    if options.rest_of and options.rest_of.parent.resolve() == options.out.resolve():
+        parser.error("--rest-of: these results would be overwritten; choose an --out")
     options.workloads = options.workloads or list(WORKLOADS)
     return options
 

@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class BenchError(Exception):
     """A run that gave no figure; the text says why."""
+
+
+class Late(BenchError):
+    """Not all arrived in time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,7 @@ class Outcome:
 DELIVERED = "delivered per second"
 """In `extra`: as the rate, but without the time in which the queue became empty."""
 
+RESULTS = "results.json"
 COLUMNS = (
     "variant", "system", "round", "units", "seconds", "rate", "cpu_s", "cpu_per_1000",
     "peak_mib", "p50_ms", "p99_ms", "error",
@@ -63,16 +65,22 @@ COLUMNS = (
 def save(
     directory: Path, machine: Mapping[str, Any], outcomes: Sequence[Outcome]
 ) -> None:
-    """Write results.json and results.csv."""
+    """Write results.json and results.csv; cut short, those of before are left."""
     directory.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine, "outcomes": [_plain(each) for each in outcomes]}
-    (directory / "results.json").write_text(json.dumps(content, indent=1) + "\n")
-    with (directory / "results.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*machine.keys(), *COLUMNS])
-        facts = [json.dumps(each) for each in machine.values()]
-        for each in outcomes:
-            writer.writerow([*facts, *(getattr(each, name) for name in COLUMNS)])
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow([*machine.keys(), *COLUMNS])
+    facts = [json.dumps(each) for each in machine.values()]
+    for each in outcomes:
+        writer.writerow([*facts, *(getattr(each, name) for name in COLUMNS)])
+    for name, text in (
+        (RESULTS, json.dumps(content, indent=1) + "\n"),
+        ("results.csv", table.getvalue()),
+    ):
+        new = directory / f"{name}.new"
+        new.write_text(text, newline="")
+        new.replace(directory / name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -19,30 +19,30 @@ from rich.progress import (
 from bench.errors import BenchError
 from bench.lab import Lab
 from bench.outcome import Outcome
-from bench.workload import MACHINE, Variant
+from bench.workload import Variant, turns
 
 
 def run(
-    lab: Lab, variants: Sequence[Variant], systems: Collection[str], rounds: int
-) -> list[Outcome]:
-    """All of it; a run that fails is an outcome with an error."""
+    lab: Lab,
+    variants: Sequence[Variant],
+    systems: Collection[str],
+    rounds: int,
+    tell: Callable[[Outcome], None],
+) -> None:
+    """All of it; `tell` gets each outcome, with an error when a run failed."""
     plan = [
         (variant, number, system)
         for variant in variants
-        for number in range(1, rounds + 1)
-        for system in variant.systems
-        if system in systems or system == MACHINE
+        for number, system in turns(variant, systems, rounds)
     ]
-    outcomes = []
     with _progress() as progress:
         task = progress.add_task("", total=len(plan))
         for variant, number, system in plan:
             progress.update(task, description=f"{variant.name}: {system}")
             outcome = _once(lab, variant, number, system)
-            outcomes.append(outcome)
+            tell(outcome)
             progress.console.print(_line(outcome), highlight=False)
             progress.advance(task)
-    return outcomes
 
 
 def _once(lab: Lab, variant: Variant, number: int, system: str) -> Outcome:

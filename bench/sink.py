@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bench.errors import BenchError
+from bench.errors import BenchError, Late
 from bench.tree import ROOT, smtp_sink
 
 __all__ = ["Arrival", "Sink", "running_sink", "smtp_sink"]
@@ -62,11 +62,11 @@ class Sink:
         return found
 
     def wait(self, count: int, timeout_s: float) -> None:
-        """Until so many recipients had theirs. Raises: BenchError when late."""
+        """Until so many recipients had theirs. Raises: Late."""
         end = time.monotonic() + timeout_s
         while self.count < count:
             if time.monotonic() > end:
-                raise BenchError(f"{self.count} of {count} arrived in {timeout_s} s")
+                raise Late(f"{self.count} of {count} arrived in {timeout_s} s")
             time.sleep(0.005)
 
     def _command(self, line: bytes) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from bench.lab import Lab
@@ -26,3 +27,28 @@ class Variant:
     def name(self) -> str:
         """How results call it."""
         return f"{self.workload} {self.title}"
+
+
+def turns(
+    variant: Variant, systems: Collection[str], rounds: int
+) -> list[tuple[int, str]]:
+    """Round and system of each run of a variant, in order."""
+    return [
+        (number, system)
+        for number in range(1, rounds + 1)
+        for system in variant.systems
+        if system in systems or system == MACHINE
+    ]
+
+
+def unfinished(
+    variants: Iterable[Variant],
+    systems: Collection[str],
+    rounds: int,
+    had: Iterable[Outcome],
+) -> list[Variant]:
+    """The variants of which these outcomes of a run that was stopped lack some."""
+    runs = Counter(outcome.variant for outcome in had)
+    return [
+        each for each in variants if runs[each.name] < len(turns(each, systems, rounds))
+    ]

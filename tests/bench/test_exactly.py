@@ -68,3 +68,10 @@ def test_letters_take_turns_with_domains() -> None:
 
 def test_a_message_without_number() -> None:
     assert number_of(b"Subject: x\n\nbody\n") == -1
+
+
+def test_what_may_lack_some_may_not_have_others_or_twice() -> None:
+    require(SENT, [b"a"], may_lack=True)
+    for arrived in ([b"a", b"a"], [b"a", b"d"]):
+        with pytest.raises(BenchError, match="not exactly once"):
+            require(SENT, arrived, may_lack=True)
