@@ -41,6 +41,7 @@ from qsend.sysio.endpoint import Descriptors, Endpoint
 from qsend.sysio.localaddrs import OwnAddresses
 from qsend.sysio.parent import Parent
 from qsend.sysio.smtpcourier import Courier
+from qsend.sysio.smtppool import IDLE_MAX
 from qsend.sysio.smtpsession import Settings
 from qsend.sysio.tlsclient import TlsClient
 from qsend.sysio.tlscontext import system_ca
@@ -49,8 +50,10 @@ TITLE = "qmail-remote: qsend"
 SLOTS_MAX = 4096
 """Deliveries at a time; a session costs about 50 KiB with its buffers."""
 FDS_SPARE = 64
-"""Descriptors for the wires, DNS sockets and the loop; the rest are in pairs:
-a delivery has a connection and may keep its message open."""
+"""Descriptors for the wires, DNS sockets and the loop; the eighth part of the rest, at
+most, is for idle sessions, and what is left in pairs: a delivery has a connection and
+may keep its message open."""
+_IDLE_SHARE = 8
 _NO_FILES = b"Too many files are open for deliveries. (#4.3.0)\n"
 
 
@@ -72,10 +75,10 @@ class Remote:
         self._dns = dns
         self._health = _Health()
         self._tls = tls
+        self._slots, idle_max = _room()
         self._courier = Courier(
-            loop, dns, self._health, _settings(boot.controls, tls), own
+            loop, dns, self._health, _settings(boot.controls, tls), own, idle_max
         )
-        self._slots = _slots()
         self._serves_suspects = boot.role == "isolated"
         self._send = self._meet(boot.socks["send"])
         self._parent = Parent(
@@ -188,9 +191,12 @@ def _settings(controls: Controls, tls: TlsClient) -> Settings:
     )
 
 
-def _slots() -> int:
+def _room() -> tuple[int, int]:
+    """How many deliveries, and how many idle sessions, descriptors suffice for."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(SLOTS_MAX, (soft - FDS_SPARE) // 2))
+    room = soft - FDS_SPARE
+    idle_max = max(1, min(IDLE_MAX, room // _IDLE_SHARE))
+    return max(1, min(SLOTS_MAX, (room - idle_max) // 2)), idle_max
 
 
 def main(boot: Boot) -> int:
@@ -198,7 +204,7 @@ def main(boot: Boot) -> int:
 
     Raises: whatever was unexpected, for the one line that fork_child writes.
     """
-    aioprocess.begin(TITLE, 2 * SLOTS_MAX + FDS_SPARE)
+    aioprocess.begin(TITLE, 2 * SLOTS_MAX + IDLE_MAX + FDS_SPARE)
     own = OwnAddresses()
     dns = Dns(boot.controls.resolvers, ipv6=own.has_ipv6)
     ca = system_ca()

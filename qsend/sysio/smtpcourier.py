@@ -26,7 +26,7 @@ from qsend.formats.delivery import Report, Transaction
 from qsend.sysio.smtpcontent import Content
 from qsend.sysio.smtpdial import Health, dial
 from qsend.sysio.smtpgate import BUSY_S, IDLE_SHORT_S, PAUSE_S, Gates
-from qsend.sysio.smtppool import Pool
+from qsend.sysio.smtppool import IDLE_MAX, Pool
 from qsend.sysio.smtpsession import Session, SessionFailed, Settings, Sweeper
 
 IDLE_S = 5.0
@@ -105,12 +105,14 @@ class Courier:
         health: Health,
         settings: Settings,
         own: Callable[[], Container[str]],
+        idle_max: int = IDLE_MAX,
     ) -> None:
         """Serve under `loop`.
 
         Args:
             settings: of new sessions.
             own: the addresses of this machine; may raise TempFail.
+            idle_max: sessions kept while nobody needs them.
         """
         self._settings = settings
         self._loop = loop
@@ -118,7 +120,7 @@ class Courier:
         self._health = health
         self._own = own
         self._sweeper = Sweeper(loop)
-        self._pool = Pool()
+        self._pool: Pool[Session] = Pool(idle_max)
         self._gates: Gates[_Work] = Gates()
         self._tending: asyncio.TimerHandle | None = None
         self._works: set[_Work] = set()

@@ -155,6 +155,11 @@ class Session(asyncio.Protocol):
         """What the session waits for."""
         return self._client.state
 
+    @property
+    def address(self) -> str:
+        """The host's."""
+        return self._peer.host.address
+
     async def until_ready(self) -> None:
         """Wait for greeting and name. Raises: SessionFailed."""
         await self._opened
