@@ -44,7 +44,9 @@ class Bouncer:
         self._sending: dict[int, Iterator[bytes]] = {}
 
     def attach(self, endpoint: Endpoint) -> None:
-        """Use this line from now on."""
+        """Use this line from now on; the one before ends now, with what it has."""
+        if self._endpoint is not None:
+            self._endpoint.close("replaced")
         self._endpoint = endpoint
 
     def lost(self) -> None:

@@ -12,7 +12,14 @@ from qsend.core.manager import Manager
 from qsend.core.model import Channel
 from qsend.sysio.classiclines import ClassicSpawnLine
 from qsend.sysio.loop import Loop
-from qsend.sysio.spawnlines import CHECK_S, LocalLine, OnReport, RemoteLines, SpawnLine
+from qsend.sysio.spawnlines import (
+    CHECK_S,
+    LocalLine,
+    OnReport,
+    PathLine,
+    RemoteLines,
+    SpawnLine,
+)
 from qsend.sysio.wire import Wire
 
 CLASSIC = ("classic-lspawn", "classic-rspawn")
@@ -53,7 +60,12 @@ class Spawners:
             return
         self._missing.pop(name, None)
         line = SpawnLine(
-            self._loop, sock, name, self._on_report, self._lost, self._note_slots
+            self._loop,
+            sock,
+            name,
+            self._on_report,
+            lambda _name, reason: self._lost(line, reason),
+            self._note_slots,
         )
         if name == "lspawn":
             self._lspawn = line
@@ -64,7 +76,12 @@ class Spawners:
     def attach_classic(self, name: str, wire: Wire) -> None:
         """Use a classic spawner."""
         line = ClassicSpawnLine(
-            self._loop, wire, name, self._on_report, self._lost, self._note_slots
+            self._loop,
+            wire,
+            name,
+            self._on_report,
+            lambda _name, reason: self._lost(line, reason),
+            self._note_slots,
         )
         if name == CLASSIC[0]:
             self.local.attach(line)
@@ -100,18 +117,15 @@ class Spawners:
                 on_silent(name)
         self._loop.call_later(CHECK_S, lambda: self.check_silence(on_silent))
 
-    def _lost(self, name: str, reason: str) -> None:
-        if name in ("lspawn", CLASSIC[0]):
+    def _lost(self, line: PathLine, reason: str) -> None:
+        """A line has ended; the one in its place, which may be there already, stays."""
+        is_current = self.local.detach(line) or self.remote.detach(line)
+        if self._lspawn is line:
             self._lspawn = None
-            self.local.attach(None)
-        elif name == CLASSIC[1]:
-            self.remote.classic = None
-        else:
-            self.remote.detach(name)
-        if name not in (*CLASSIC, "isolated"):
-            self._missing[name] = 0
+        if is_current and line.name not in (*CLASSIC, "isolated"):
+            self._missing[line.name] = 0
         self._note_slots()
-        self._on_lost(name, reason)
+        self._on_lost(line.name, reason)
 
     def _note_slots(self) -> None:
         self._manager.set_capacity(Channel.LOCAL, self.local.slots)

@@ -150,9 +150,16 @@ class LocalLine:
         """How many deliveries it takes at once; 0 while it is lost."""
         return 0 if self._line is None else self._line.slots
 
-    def attach(self, line: PathLine | None) -> None:
-        """Use this line from now on; None when it was lost."""
+    def attach(self, line: PathLine) -> None:
+        """Use this line from now on."""
         self._line = line
+
+    def detach(self, line: PathLine) -> bool:
+        """Do without this line; False when it was another that is used."""
+        if self._line is not line:
+            return False
+        self._line = None
+        return True
 
     def start(self, delivery: LocalDelivery) -> None:
         """Hand over one delivery; only while it has slots."""
@@ -199,14 +206,19 @@ class RemoteLines:
         if self._isolated is not None:
             yield self._isolated
 
-    def detach(self, name: str) -> None:
-        """The line of that name was lost."""
-        if name == "isolated":
+    def detach(self, line: PathLine) -> bool:
+        """Do without this line; False when it was none of those that are used."""
+        if self.classic is line:
+            self.classic = None
+        elif self._isolated is line:
             self._isolated = None
             if self._suspects:
                 self._ask_isolated()
+        elif self._lines.get(line.name) is line:
+            del self._lines[line.name]
         else:
-            self._lines.pop(name, None)
+            return False
+        return True
 
     def start(self, transaction: Transaction, fd: int) -> None:
         """Hand over one attempt; the descriptor of mess/N passes to the process."""

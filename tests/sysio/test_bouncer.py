@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,11 +41,15 @@ class Bench:
         self.bouncer = Bouncer(self.queue, lambda: WHO, self.log.append)
         ours, self.peer = pair()
         self.peer.settimeout(10)
+        self.connect(ours)
+        self.loop.at_turn_end(self.bouncer.push)
+
+    def connect(self, ours: socket.socket) -> None:
+        """As send does it when start tells of an enqueue."""
         self.endpoint = Endpoint(
             self.loop, ours, self._frame, lambda _reason: self.bouncer.lost()
         )
         self.bouncer.attach(self.endpoint)
-        self.loop.at_turn_end(self.bouncer.push)
 
     def _frame(self, _kind: bytes, body: bytes, _fds: Descriptors) -> None:
         self.bouncer.answered(body)
@@ -147,6 +152,20 @@ def test_lost_enqueue_fails_what_it_had_and_what_comes(bench: Bench) -> None:
     assert bench.answers == [False]
     bench.bouncer.send(messid, b"me@home", bench.answers.append)
     assert bench.answers == [False, False]
+
+
+def test_late_end_of_a_line_leaves_the_one_in_its_place(bench: Bench) -> None:
+    messid = bench.message(b"x\n", b"<a@b>:\nno\n\n")
+    bench.bouncer.send(messid, b"me@home", bench.answers.append)
+    old, (ours, theirs) = bench.peer, pair()
+    # start's word of the new enqueue is read before the end of the old one's line.
+    bench.connect(ours)
+    bench.peer = theirs
+    assert bench.answers == [False]
+    bench.bouncer.send(messid, b"me@home", bench.answers.append)
+    old.close()
+    assert b"no" in bench.receive()[0]
+    assert bench.answers == [False]
 
 
 def test_message_that_cannot_be_read_aborts_its_bounce(bench: Bench) -> None:

@@ -196,7 +196,7 @@ def test_process_that_has_much_less_to_do_gets_attempts_for_any_destination(
 
 def test_only_process_left_gets_everything(lines: Lines) -> None:
     remote, made = two_remotes(lines)
-    remote.detach("remote0")
+    assert remote.detach(made[0])
     give(remote, range(1, 31), b"x.example")
     give(remote, range(31, 61), b"y.example")
     assert [len(line.outstanding) for line in made] == [0, 60]

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 import poplib
-import secrets
 import signal
 import smtplib
 import socket
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +24,8 @@ from tests.pop.conftest import pem as pem
 from tests.pop.conftest import unstarted as unstarted
 from tests.ports import free_ports
 from tests.smtpsink import Sink
-from tests.tree.harness import Tree, until
+from tests.tree.cgroups import Group, own_group
+from tests.tree.harness import until
 from tests.tree.numbered import Bench, cpu_s, drain, recover
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -165,32 +166,6 @@ class Squeezed(Bench):
             each.result()
 
 
-@contextmanager
-def own_pids(tree: Tree) -> Iterator[Path]:
-    """A cgroup that limits processes, below the one that this process is in.
-
-    At the end the tree, which may be in it, is there no more.
-    """
-    rows = Path("/proc/self/cgroup").read_text().split()
-    for row in rows:
-        _, controllers, path = row.split(":", 2)
-        if "pids" in controllers.split(","):
-            break
-    else:
-        pytest.skip("no cgroup controller for processes of its own")
-    group = Path(f"/sys/fs/cgroup/pids{path}") / f"qsend-test-{secrets.token_hex(4)}"
-    try:
-        group.mkdir()
-    except OSError as exc:
-        pytest.skip(f"no cgroup is lent: {exc.strerror}")
-    try:
-        yield group
-    finally:
-        tree.kill()
-        until(lambda: not (group / "cgroup.procs").read_text())
-        group.rmdir()
-
-
 @pytest.fixture
 def bench(unstarted: PopTree, mailbox: str, open_tmp: Path) -> Iterator[Squeezed]:
     place = open_tmp / "place"
@@ -276,12 +251,11 @@ def test_full_process_table_is_waited_out(bench: Squeezed) -> None:
     tree = bench.tree
     bench.start(FAST_BRAKE)
     settle(bench)
-    with own_pids(tree) as group:
+    with own_group("pids", tree) as group:
         for process in tree.family():
-            (group / "cgroup.procs").write_text(str(process.pid))
-        now = int((group / "pids.current").read_text())
+            group.take(process.pid)
         # Not even for one that takes the place of another.
-        (group / "pids.max").write_text(str(now - 1))
+        group.write("pids.max", int(group.read("pids.current")) - 1)
         assert bench.inject() == 0
         # The program of later.
         tree.wait_for(rb"deferral: (There_is_no_thread|Unable_to_run)")
@@ -289,9 +263,64 @@ def test_full_process_table_is_waited_out(bench: Squeezed) -> None:
         os.kill(lookup, signal.SIGKILL)
         failed = rb"unable to start qmail-lookup: cannot fork: Resource temporarily"
         tree.wait_for(failed, 7)
-        (group / "pids.max").write_text("max")
+        group.write("pids.max", "max")
         settle(bench)
         assert not any(word in tree.log for word in NEVER)
         tree.wait_empty()
+        assert tree.stop() == 0
+    bench.start()
+
+
+HOG = """
+import os, sys
+group, pid = sys.argv[1:]
+with open(f"{group}/cgroup.procs", "w") as file:
+    file.write(str(os.getpid()))
+held = [b"x" * (100 << 20)]
+print(flush=True)
+sys.stdin.readline()
+while os.path.exists(f"/proc/{pid}"):
+    held.append(b"x" * 65536)
+"""
+"""Takes memory until a process has gone. Should it not see that soon enough it goes
+too, which has more than any of the tree."""
+ROOM_BYTES = 4 << 20
+
+
+def kill_for_memory(group: Group, pid: int) -> None:
+    """Have the kernel end a process for want of memory in its group."""
+    Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+    with subprocess.Popen(
+        ["/usr/bin/python3", "-c", HOG, str(group.path), str(pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as hog:
+        assert hog.stdout is not None
+        hog.stdout.readline()
+        group.limit_memory(group.memory_bytes + ROOM_BYTES)
+        try:
+            hog.communicate(b"\n", timeout=30)
+        finally:
+            group.limit_memory(None)
+
+
+def test_process_that_the_kernel_kills_for_memory_is_replaced(bench: Squeezed) -> None:
+    tree = bench.tree
+    bench.start(FAST_BRAKE)
+    settle(bench)
+    with own_group("memory", tree) as group:
+        for process in tree.family():
+            group.take(process.pid)
+        for kind in KINDS:
+            # The others that are there may be idle, and nobody misses them.
+            [pid, *_] = tree.pids(f"qmail-{kind}")
+            with bench.work():
+                kill_for_memory(group, pid)
+            lost = f"child {pid} lost" if kind == "local" else f"lost qmail-{kind} "
+            tree.wait_for(lost.encode())
+            settle(bench)
+        assert not any(word in tree.log for word in NEVER)
+        # A message that enqueue was writing is left to the sweep.
+        until(lambda: not tree.ask("queue"))
         assert tree.stop() == 0
     bench.start()
