@@ -14,6 +14,7 @@ from pathlib import Path
 from bench import source
 from bench.lab import Lab
 from bench.letters import one_each
+from bench.localcalls import LocalCalls
 from bench.outcome import Outcome
 from bench.sink import PORT, smtp_sink
 from bench.tree import WHERE
@@ -93,6 +94,7 @@ def variants(*, full: bool) -> list[Variant]:
         for who, is_own in (("smtp-source to smtp-sink", False), ("our own", True)):
             title = f"SMTP transactions, {how} connections, {who}"
             runs[title] = Transactions(keep=keep, is_own=is_own).run
+    runs["file calls of local deliveries"] = LocalCalls().run
     return [
         Variant("limits", title, run, (MACHINE,), "transactions")
         for title, run in runs.items()
