@@ -77,7 +77,7 @@ class Local:
             self._closed,
             max_fds=frames.FDS_MAX,
         )
-        self._crew = Crew(self._ended)
+        self._crew = Crew(self._ended, self._loop.call_soon)
         # A bug outside of any delivery: lspawn defers what this process has.
         threading.excepthook = _die
         self._done: deque[Report] = deque()

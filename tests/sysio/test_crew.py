@@ -4,13 +4,13 @@ import errno
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from qsend.core.errors import TempFail
-from qsend.sysio import threads
+from qsend.sysio import crew, threads
 from qsend.sysio.crew import WORKERS, Crew
 from qsend.sysio.durable import BLOCKS, Steps, SyncSet
 
@@ -55,6 +55,16 @@ class Ended(queue.Queue[str]):
         return self.get(timeout=WAIT_S)
 
 
+def crew_of(ended: Ended) -> Crew[str]:
+    return Crew[str](ended.put_all, lambda begin: begin())
+
+
+@pytest.fixture(autouse=True)
+def no_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads are had for one delivery already."""
+    monkeypatch.setattr(crew, "FEW", 0)
+
+
 def work(name: str, *fds: int) -> Steps[str]:
     for fd in fds:
         try:
@@ -68,12 +78,12 @@ def work(name: str, *fds: int) -> Steps[str]:
 
 def test_all_that_wait_share_a_round(rounds: Rounds) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put_all)
+    team = crew_of(ended)
     for number in range(WORKERS):
-        crew.add(work(f"early{number}", 1000 + number))
+        team.add(work(f"early{number}", 1000 + number))
         assert rounds.begun.get(timeout=WAIT_S) == {1000 + number}
     for number in range(10):
-        crew.add(work(f"late{number}", 2000 + number))
+        team.add(work(f"late{number}", 2000 + number))
     # Every worker is in a round: the late ones wait for the next, and share it.
     rounds.go.release(WORKERS)
     late: set[int] = set()
@@ -92,8 +102,8 @@ def test_all_that_wait_share_a_round(rounds: Rounds) -> None:
 
 def test_one_delivery_goes_through_all_its_syncs(rounds: Rounds) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put_all)
-    crew.add(work("a", 1, 2, 3))
+    team = crew_of(ended)
+    team.add(work("a", 1, 2, 3))
     for fd in (1, 2, 3):
         assert rounds.begun.get(timeout=WAIT_S) == {fd}
         assert ended.empty()
@@ -103,18 +113,18 @@ def test_one_delivery_goes_through_all_its_syncs(rounds: Rounds) -> None:
 
 def test_error_of_a_round_reaches_those_in_it_alone(rounds: Rounds) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put_all)
+    team = crew_of(ended)
     rounds.errors = {1: OSError(errno.EIO, "broken disk")}
     rounds.go.release(2)
-    crew.add(work("a", 1))
-    crew.add(work("b", 2))
+    team.add(work("a", 1))
+    team.add(work("b", 2))
     results = {ended.next().split(" in ")[0] for _ in range(2)}
     assert results == {f"a errno {errno.EIO}", "b"}
 
 
 def test_what_blocks_holds_up_nobody(tmp_path: Path) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put_all)
+    team = crew_of(ended)
     go = threading.Event()
     fd = os.open(tmp_path, os.O_RDONLY)
 
@@ -125,9 +135,9 @@ def test_what_blocks_holds_up_nobody(tmp_path: Path) -> None:
         return "blocked"
 
     for _ in range(3 * WORKERS):
-        crew.add(blocking())
+        team.add(blocking())
     for number in range(20):
-        crew.add(work(f"quick{number}", fd))
+        team.add(work(f"quick{number}", fd))
     names = {ended.next().split()[0] for _ in range(20)}
     assert names == {f"quick{number}" for number in range(20)}
     assert ended.empty()
@@ -140,15 +150,15 @@ def test_without_a_thread_to_be_had_what_blocks_is_deferred(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put_all)
-    crew.add(work("first"))
+    team = crew_of(ended)
+    team.add(work("first"))
     ended.next()  # a worker runs
 
     def start(_target: object) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threads, "start", start)
-    crew.add(work("blocking", BLOCKS))
+    team.add(work("blocking", BLOCKS))
     assert ended.next() == "blocking deferred"
 
 
@@ -160,15 +170,15 @@ def test_without_any_thread_all_but_what_blocks_is_done_by_the_caller(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put_all)
+    team = crew_of(ended)
     with monkeypatch.context() as patch:
         patch.setattr(threads, "start", no_thread)
         rounds.go.release()
-        crew.add(work("short", 1000))
+        team.add(work("short", 1000))
         assert ended.next() == "short in MainThread"
-        crew.add(work("program", BLOCKS))
+        team.add(work("program", BLOCKS))
         assert ended.next() == "program deferred"
-    crew.add(work("after"))
+    team.add(work("after"))
     assert ended.next() != "after in MainThread"
 
 
@@ -176,12 +186,29 @@ def test_second_thread_that_cannot_be_had_leaves_the_work_to_the_first(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = Ended()
-    crew = Crew[str](ended.put_all)
-    crew.add(work("first", 1000))
+    team = crew_of(ended)
+    team.add(work("first", 1000))
     assert rounds.begun.get(timeout=WAIT_S) == {1000}
     with monkeypatch.context() as patch:
         patch.setattr(threads, "start", no_thread)
-        crew.add(work("second"))
+        team.add(work("second"))
     rounds.go.release()
     names = {ended.next(), ended.next()}
     assert len({name.split(" in ")[1] for name in names}) == 1
+
+
+def test_few_that_come_alone_are_done_without_threads(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "FEW", 2)
+    soon: list[Callable[[], None]] = []
+    ended = Ended()
+    team = Crew[str](ended.put_all, soon.append)
+    rounds.go.release(100)
+    for count, is_here in ((1, True), (2, True), (3, False), (1, False)):
+        for number in range(count):
+            team.add(work(f"w{number}", number))
+        while soon:
+            soon.pop()()
+        where = {ended.next().split(" in ")[1] for _ in range(count)}
+        assert (where == {"MainThread"}) is is_here

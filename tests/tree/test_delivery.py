@@ -230,8 +230,9 @@ def test_own_delivered_to_line_is_a_loop(tree: Tree) -> None:
     tree.wait_for(rb"delivery 2: success: did_1\+0\+0/\n")
     assert len(contents(maildir)) == 1
     tree.queue([b"circle@here.example"], sender=b"#@[]")
-    tree.wait_for(rb"delivery 3: success: did_0\+1\+0/qp_\d+/\n")
-    tree.wait_for(rb"delivery 4: failure: .*\(#5\.4\.6\)/\n")
+    # What was forwarded may be attempted before its forwarding is reported.
+    tree.find(rb"delivery 3: success: did_0\+1\+0/qp_\d+/\n")
+    tree.find(rb"delivery 4: failure: .*\(#5\.4\.6\)/\n")
 
 
 @pytest.mark.root
