@@ -6,20 +6,20 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from bench import exactly, proctree
 from bench.lab import QSEND, TIMEOUT_S, Lab, measured
-from bench.letters import SENDER, Letter, one_each
+from bench.letters import Letter, one_each
 from bench.outcome import Outcome
 from bench.peers.base import Site
+from bench.peers.qmailqueue import mail_of
 from bench.peers.qsend import Qsend
 from bench.sink import PORT
 from bench.workload import Variant
-from qsend.core.model import SPLIT
-from qsend.sysio.accounts import load_accounts
+from qsend.core.model import Channel
+from tests.longqueue import fill_preprocessed
 
 NEW = 2000
 DOMAINS = 1000
@@ -46,7 +46,9 @@ class Backlog:
         )
         with lab.system(system, site) as peer:
             assert isinstance(peer, Qsend)
-            wait_for_tomorrow(peer.path / "queue", old)
+            tomorrow = time.time() + WAITS_S
+            mails = map(mail_of, old)
+            fill_preprocessed(peer.path / "queue", mails, Channel.REMOTE, tomorrow)
             os.sync()
             begin = time.monotonic()
             peer.boot()
@@ -80,30 +82,6 @@ def flush(lab: Lab, peer: Qsend, old: Sequence[Letter]) -> dict[str, float]:
         "flushed per second": len(arrived) / seconds,
         "flush cpu s/1000": used_s * 1000 / len(arrived),
     }
-
-
-def wait_for_tomorrow(queue: Path, letters: Sequence[Letter]) -> None:
-    """Write messages that have been tried, as send leaves them."""
-    accounts = load_accounts(single_user=False)
-    due = time.time() + WAITS_S
-    for letter in letters:
-        number = _create(f"{queue}/mess/new", letter.content(), accounts.qmailq.uid)
-        name = f"{number % SPLIT}/{number}"
-        os.rename(f"{queue}/mess/new", f"{queue}/mess/{name}")
-        _create(f"{queue}/info/{name}", b"F%b\0" % SENDER, accounts.qmails.uid)
-        path = f"{queue}/remote/{name}"
-        _create(path, b"T%b\0" % letter.recips[0], accounts.qmails.uid)
-        os.utime(path, (due, due))
-
-
-def _create(path: str, content: bytes, uid: int) -> int:
-    """A file of that account; its inode number, by which messages are called."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    os.fchown(fd, uid, -1)
-    os.write(fd, content)
-    number = os.fstat(fd).st_ino
-    os.close(fd)
-    return number
 
 
 def send_mib(peer: Qsend) -> float:

@@ -17,11 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from qsend.formats.todo import Envelope, render_todo
-from qsend.sysio import privilege
-from qsend.sysio.accounts import load_accounts
-from qsend.sysio.fork import fork_child
-from qsend.sysio.queuewriter import QueueWriter
+from tests.longqueue import Mail, fill_todo
 
 ROOT = Path(__file__).parents[1]
 SENDER = b"bench@bench.example"
@@ -63,26 +59,12 @@ class Home:
         line = b"x" * 63 + b"\n"
         body = b"Subject: bench\n\n" + line * ((size - 16) // 64)
 
-        def write() -> int:
-            privilege.drop(load_accounts(os.getuid() != 0).qmailq)
-            writer = QueueWriter(str(self.path / "queue"))
-            for number in range(count):
-                address = recip.replace("%d", str(number)).encode()
-                envelope = Envelope(uid=0, pid=1, sender=SENDER, recips=(address,))
-                draft = writer.begin(b"Received: (bench)\n")
-                draft.write_message(body)
-                draft.write_envelope(render_todo(envelope))
-                files, _dirs = draft.seal()
-                for fd in files:
-                    os.close(fd)
-                draft.publish()
-            os.sync()
-            return 0
-
-        # Written as the queue's owner, without an injection protocol in between.
-        _pid, status = os.waitpid(fork_child(write, []), 0)
-        if status:
-            raise RuntimeError(f"preload ended with status {status}")
+        mails = (
+            Mail(body, SENDER, (recip.replace("%d", str(number)).encode(),))
+            for number in range(count)
+        )
+        fill_todo(self.path / "queue", mails, single_user=os.getuid() != 0)
+        os.sync()
 
     def drain(self, messages: int, timeout_s: float = 120) -> Run:
         """Start the tree, wait until every message has ended, stop it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import os
 import shutil
 import subprocess
 import tempfile
@@ -14,11 +13,8 @@ from pathlib import Path
 
 from bench.letters import SENDER, Letter
 from bench.peers.base import HOST, Site, System, count_files
-from qsend.formats.todo import Envelope, render_todo
-from qsend.sysio import privilege, trigger
-from qsend.sysio.accounts import load_accounts
-from qsend.sysio.fork import fork_child
-from qsend.sysio.queuewriter import QueueWriter
+from qsend.sysio import trigger
+from tests.longqueue import Mail, fill_todo
 from tests.tree.harness import Installation, install
 
 DEFAULT_DELIVERY = "./Maildir/"
@@ -93,15 +89,7 @@ class QmailQueue(System):
         if self.process is None:
             self.boot()
 
-        def write() -> int:
-            privilege.drop(load_accounts(single_user=False).qmailq)
-            fill(self.path / "queue", letters)
-            return 0
-
-        # Written as the queue's owner, without an injection protocol in between.
-        _pid, status = os.waitpid(fork_child(write, []), 0)
-        if status:
-            raise RuntimeError(f"queueing ended with status {status}")
+        fill_todo(self.path / "queue", map(mail_of, letters))
 
     def go(self) -> None:
         trigger.pull(str(self.path / "queue/lock/trigger"))
@@ -110,16 +98,6 @@ class QmailQueue(System):
         return count_files(self._mess)
 
 
-def fill(queue: Path, letters: Sequence[Letter]) -> None:
-    """Write messages into todo/, as qmail-queue leaves them."""
-    writer = QueueWriter(str(queue))
-    for letter in letters:
-        draft = writer.begin(b"Received: (bench)\n")
-        draft.write_message(letter.content())
-        envelope = Envelope(uid=0, pid=1, sender=SENDER, recips=letter.recips)
-        draft.write_envelope(render_todo(envelope))
-        files, _dirs = draft.seal()
-        for fd in files:
-            os.close(fd)
-        draft.publish()
-    writer.close()
+def mail_of(letter: Letter) -> Mail:
+    """What is to be written for it."""
+    return Mail(letter.content(), SENDER, letter.recips)

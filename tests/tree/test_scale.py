@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,12 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from qsend.core.model import SPLIT
-from qsend.formats.todo import Envelope, render_todo
-from qsend.sysio import clock, privilege
-from qsend.sysio.accounts import load_accounts
-from qsend.sysio.fork import fork_child
-from qsend.sysio.queuewriter import QueueWriter
+from qsend.core.model import Channel
+from qsend.sysio import clock
+from tests.longqueue import Mail, fill_preprocessed, fill_todo
 from tests.smtpsink import Sink
 from tests.torture.ledger import Log, follow
 from tests.tree.harness import Installation, Tree
@@ -43,50 +39,11 @@ def big_tree(installation: Installation, open_tmp: Path) -> Iterator[Tree]:
             subprocess.run(["umount", "-l", open_tmp], check=True)
 
 
-def add_todo(tree: Tree, count: int, recip: str) -> None:
-    """Queue messages as enqueue does, unsynced; `%d` in `recip` is their number."""
-
-    def write() -> int:
-        privilege.drop(load_accounts(single_user=False).qmailq)
-        writer = QueueWriter(str(tree.home / "queue"))
-        for number in range(count):
-            address = recip.replace("%d", str(number)).encode()
-            envelope = Envelope(uid=0, pid=1, sender=b"me@x.example", recips=(address,))
-            draft = writer.begin(b"Received: (test)\n")
-            draft.write_message(b"Subject: test\n\nbody\n")
-            draft.write_envelope(render_todo(envelope))
-            files, _dirs = draft.seal()
-            for fd in files:
-                os.close(fd)
-            draft.publish()
-        return 0
-
-    _pid, status = os.waitpid(fork_child(write, []), 0)
-    assert status == 0
-
-
-def add_queued(tree: Tree, count: int, channel: str, recip: str, due: int) -> None:
-    """Queue messages that are preprocessed, for one recipient; due at `due`."""
-    accounts = load_accounts(single_user=False)
-    queue, owner = tree.home / "queue", accounts.qmails
+def mails(count: int, recip: str) -> Iterator[Mail]:
+    """Messages for one recipient each; `%d` in `recip` is their number."""
     for number in range(count):
         address = recip.replace("%d", str(number)).encode()
-        messid = _create(f"{queue}/mess/new", b"Subject: x\n\n", accounts.qmailq.uid)
-        split = f"{messid % SPLIT}/{messid}"
-        os.rename(f"{queue}/mess/new", f"{queue}/mess/{split}")  # noqa: TID251
-        _create(f"{queue}/info/{split}", b"Fme@x.example\0", owner.uid)
-        recips = f"{queue}/{channel}/{split}"
-        _create(recips, b"T%b\0" % address, owner.uid)
-        os.utime(recips, (due, due))
-
-
-def _create(path: str, content: bytes, uid: int) -> int:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    os.fchown(fd, uid, -1)
-    os.write(fd, content)
-    number = os.fstat(fd).st_ino
-    os.close(fd)
-    return number
+        yield Mail(b"Subject: test\n\nbody\n", b"me@x.example", (address,))
 
 
 def send_memory(tree: Tree) -> int:
@@ -122,8 +79,10 @@ def test_ten_thousand_queued_messages_start_at_once(big_tree: Tree) -> None:
     tree = big_tree
     with Sink() as sink:
         tree.control("smtproutes", f":127.0.0.1:{sink.port}\n")
-        add_todo(tree, 5000, "todo-%d@d%d.example")
-        add_queued(tree, 5000, "remote", "queued-%d@d%d.example", clock.now() - 1)
+        queue = tree.home / "queue"
+        fill_todo(queue, mails(5000, "todo-%d@d%d.example"))
+        old = mails(5000, "queued-%d@d%d.example")
+        fill_preprocessed(queue, old, Channel.REMOTE, clock.now() - 1)
         log = start(tree)
         begin_mono = clock.mono()
         assert log.wait_said(rb"starting delivery 1: ", 1, 30)
@@ -142,7 +101,9 @@ def test_ten_thousand_queued_messages_start_at_once(big_tree: Tree) -> None:
 def test_hundred_thousand_that_wait_for_their_time(big_tree: Tree) -> None:
     tree = big_tree
     begin_mono = clock.mono()
-    add_queued(tree, MANY, "remote", "a%d@far.example", clock.now() + 3600)
+    far = mails(MANY, "a%d@far.example")
+    due = clock.now() + 3600
+    fill_preprocessed(tree.home / "queue", far, Channel.REMOTE, due)
     tell(f"made in {clock.mono() - begin_mono:.2f} s")
     begin_mono = clock.mono()
     log = start(tree)
@@ -175,7 +136,8 @@ def test_hundred_thousand_that_are_held_take_little_memory(
     log = start(tree)
     tree.run("hold", hold)
     assert stop(tree, log) == 0
-    add_queued(tree, MANY, channel, recip, clock.now() - 1)
+    held = mails(MANY, recip)
+    fill_preprocessed(tree.home / "queue", held, Channel(channel), clock.now() - 1)
     log = start(tree)
     peak, waiting = 0, [0, 1, 2]
     while len(set(waiting)) > 1:  # until it is the same three times
