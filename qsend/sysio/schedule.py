@@ -8,6 +8,8 @@ is removed. Costs one stat for each channel file. Source: qmail-send.c pqstart.
 
 from __future__ import annotations
 
+from array import array
+
 from qsend.core.manager import Manager
 from qsend.core.model import SPLIT, Channel, MessId
 from qsend.core.retry import longest_delay
@@ -24,9 +26,11 @@ def load(queue: Queue, manager: Manager, now: int) -> int:
     unprepared = set(queue.list_todo())
     # Later is only what a clock that was ahead has written.
     latest = now + longest_delay(manager.settings.lifetime)
+    known = array("Q", unprepared)
     count = 0
     for part in range(SPLIT):
         infos = _numbers(queue, f"info/{part}") - unprepared
+        known.extend(infos)
         count += len(infos)
         idle = set(infos)
         for channel in Channel:
@@ -43,6 +47,7 @@ def load(queue: Queue, manager: Manager, now: int) -> int:
     for stale in _numbers(queue, "bounce") - unprepared:
         if not queue.info_exists(stale):
             queue.unlink_bounce(stale)
+    queue.know_own(map(MessId, known))
     return count
 
 

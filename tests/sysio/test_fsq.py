@@ -183,3 +183,56 @@ def test_links_and_fifos_are_damage_and_never_followed_or_waited_for(
         with pytest.raises(QueueCorrupt, match="not a regular file"):
             change()
     queue.close()
+
+
+def stale_after(prepare: Callable[[FakeQueue], object]) -> set[str]:
+    """What is removed for N as a new message, of a file that a hand put there."""
+    queue = FakeQueue()
+    prepare(queue)
+    queue.put("bounce", N, b"<old@x>:\nno\n\n")
+    return queue.unlink_stale(N)
+
+
+def write_info(queue: FakeQueue) -> None:
+    queue.know_own([])
+    queue.close_fd(queue.create_info(N, b"a@x", 5))
+
+
+def test_numbers_without_own_files_are_not_looked_up() -> None:
+    assert stale_after(lambda queue: queue.know_own([MessId(45), MessId(47)])) == set()
+
+
+def test_before_the_own_files_are_known_every_number_is_looked_up() -> None:
+    assert stale_after(lambda _: None) == {"bounce"}
+
+
+def test_numbers_with_own_files_at_the_start_are_looked_up() -> None:
+    numbers = [MessId(number) for number in (99, 46, 3)]
+    assert stale_after(lambda queue: queue.know_own(numbers)) == {"bounce"}
+
+
+def test_numbers_whose_files_were_written_since_are_looked_up() -> None:
+    assert stale_after(write_info) == {"info/0", "bounce"}
+
+
+def test_numbers_whose_message_has_ended_are_not_looked_up() -> None:
+    def end(queue: FakeQueue) -> None:
+        write_info(queue)
+        queue.unlink_info(N)
+
+    assert stale_after(end) == set()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda queue: queue.create_recips(Channel.LOCAL, N, b"Ta@x\0", 5),
+        lambda queue: queue.append_bounce(N, b"<a@x>:\nno\n\n"),
+    ],
+)
+def test_each_kind_of_own_file_is_known(write: Callable[[FakeQueue], int]) -> None:
+    def prepare(queue: FakeQueue) -> None:
+        queue.know_own([])
+        queue.close_fd(write(queue))
+
+    assert "bounce" in stale_after(prepare)
