@@ -3,7 +3,7 @@
 aiosmtpd has the stream and the PROXY header; what is said is core/smtpd.py's, because
 messages are streamed, addresses are bytes, and pipelined commands are answered
 together. One task serves the connection from its first byte to its last; nothing is
-started per message.
+started per message. Commands that need no waiting are answered without the task.
 Source: docs/adr/0007-aiosmtpd-without-its-commands.md; aiosmtpd.smtp.
 """
 
@@ -71,6 +71,8 @@ class SmtpdClient(SmtpdStream):
         self._message: Message | None = None
         self._is_told = True
         """Whether a command was complete since the time limit was set."""
+        self._step: Step | None = None
+        """What `answer` left to the task."""
 
     # What aiosmtpd calls
 
@@ -164,14 +166,32 @@ class SmtpdClient(SmtpdStream):
     async def _converse(self) -> None:
         talk = self._talk
         while True:
-            while (step := talk.next()) is not None:
-                if isinstance(step, Say):
-                    self.out.append(step.text)
-                else:
-                    await self._do(step)
+            while (step := self._next()) is not None:
+                await self._do(step)
                 self._is_told = True
             await self.flush()
-            talk.feed(await self._hear())
+            self._give_time()
+            talk.feed(await self.hear())
+
+    def _next(self) -> Step | None:
+        step, self._step = self._step, None
+        return self._talk.next() if step is None else step
+
+    def answer(self, data: bytes) -> bool:
+        """See SmtpdStream."""
+        talk = self._talk
+        talk.feed(data)
+        while (step := talk.next()) is not None:
+            if isinstance(step, Say):
+                self.out.append(step.text)
+            elif isinstance(step, Begin):
+                self._begin(step)
+            else:
+                self._step = step
+                return False
+            self._is_told = True
+        self._give_time()
+        return True
 
     async def _do(self, step: Step) -> None:
         """Raises: Ended after the last words."""
@@ -279,16 +299,12 @@ class SmtpdClient(SmtpdStream):
 
     # Bytes
 
-    async def _hear(self) -> bytes:
-        """What the client says next. Raises: Ended at its end.
-
-        A command has to be complete, and a piece of a message has to come, within
-        the time limit.
-        """
+    def _give_time(self) -> None:
+        """A command has to be complete, and a piece of a message has to come, within
+        the time limit."""
         if self._is_told or self._message is not None:
             self._is_told = False
             self._reset_timeout(self._desk.timeout_s)
-        return await self.read()
 
     async def _secure(self) -> bytes:
         """Go on inside TLS; what came there already. Raises: Ended."""

@@ -48,12 +48,50 @@ class SmtpdStream(SMTP):
         self._timeout_handle = self._patience  # type: ignore[assignment]
         self.out: list[bytes] = []
         self.tls: TlsBytes | None = None
+        self._unread = 0
+        """Bytes in aiosmtpd's stream; the PROXY header counts for ever."""
+        self._is_ending = self._is_paused = False
+        self._parked: asyncio.Future[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
 
     # What aiosmtpd calls
 
+    def data_received(self, data: bytes) -> None:
+        """Have it answered at once, if the session's task waits for nothing else.
+
+        Waking a task for each command takes longer than the command.
+        """
+        parked = self._parked
+        if parked is None or parked.done() or len(data) > READ_MAX:
+            self._unpark()
+            self._unread += len(data)
+            super().data_received(data)
+            return
+        try:
+            is_answered = self.answer(data)
+        except Exception as exc:  # noqa: BLE001 - it is the task's
+            self._parked = None
+            parked.set_exception(exc)
+            return
+        if self.out and is_answered:
+            self._write_out()
+        if not is_answered or self._is_paused:
+            self._unpark()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        self._is_paused = False
+
     def eof_received(self) -> bool:
         """No more commands; what was said is still done, and answered."""
+        self._is_ending = True
+        self._unpark()
         self._reader.feed_eof()
         return True
 
@@ -74,12 +112,36 @@ class SmtpdStream(SMTP):
 
     # For the session
 
+    def answer(self, data: bytes) -> bool:
+        """Do what bytes ask for without waiting; False: `hear` is to return.
+
+        Not called inside TLS, nor while somebody reads.
+        """
+        raise NotImplementedError
+
+    async def hear(self) -> bytes:
+        """What the client says next, b"" when `answer` had it.
+
+        Raises: Ended at its end, RemoteProtocolError; what `answer` raised.
+        """
+        if self._unread or self._is_ending or self._is_paused or self.tls is not None:
+            return await self.read()
+        self._parked = self.loop.create_future()
+        try:
+            await self._parked
+        finally:
+            self._parked = None
+        return b""
+
+    def _unpark(self) -> None:
+        parked, self._parked = self._parked, None
+        if parked is not None and not parked.done():
+            parked.set_result(None)
+
     async def read(self) -> bytes:
         """What the client says next. Raises: Ended at its end, RemoteProtocolError."""
         while True:
-            data = await self._reader.read(READ_MAX)
-            if not data:
-                raise Ended
+            data = await self._read()
             if self.tls is None:
                 return data
             plain = self._decrypt(self.tls, data)
@@ -100,11 +162,17 @@ class SmtpdStream(SMTP):
         self.tls = tls = TlsBytes(context)
         plain = b""
         while not tls.is_open:
-            data = await self._reader.read(READ_MAX)
-            if not data:
-                raise Ended
+            data = await self._read()
             plain = self._decrypt(tls, data)
         return plain
+
+    async def _read(self) -> bytes:
+        """Bytes as they came. Raises: Ended."""
+        data = await self._reader.read(READ_MAX)
+        if not data:
+            raise Ended
+        self._unread -= len(data)
+        return data
 
     async def flush(self) -> None:
         """Send what waits; wait for a client that does not read."""
