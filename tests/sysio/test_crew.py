@@ -11,10 +11,11 @@ import pytest
 
 from qsend.core.errors import TempFail
 from qsend.sysio import crew, threads
-from qsend.sysio.crew import WORKERS, Crew
+from qsend.sysio.crew import FEW, Crew
 from qsend.sysio.durable import BLOCKS, Steps, SyncSet
 
 WAIT_S = 20
+MANY = FEW + 3
 
 
 class Rounds:
@@ -22,15 +23,23 @@ class Rounds:
 
     def __init__(self) -> None:
         self.begun: queue.Queue[set[int]] = queue.Queue()
+        self.threads: set[str] = set()
         self.go = threading.Semaphore(0)
-        self.errors: dict[int, OSError] = {}
+        self.broken: set[int] = set()
 
     def sync(self, fds: set[int]) -> dict[int, OSError]:
-        if not fds:
-            return {}
+        self.threads.add(threading.current_thread().name)
         self.begun.put(fds)
         assert self.go.acquire(timeout=WAIT_S)
-        return self.errors
+        error = OSError(errno.EIO, "broken disk")
+        return dict.fromkeys(fds, error) if fds & self.broken else {}
+
+    def next(self) -> set[int]:
+        return self.begun.get(timeout=WAIT_S)
+
+    def all(self) -> list[set[int]]:
+        """Those that have begun and were not looked at."""
+        return [self.begun.get_nowait() for _ in range(self.begun.qsize())]
 
 
 @pytest.fixture
@@ -41,28 +50,33 @@ def rounds(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rounds]:
     made.go.release(1000)
 
 
-class Ended(queue.Queue[str]):
-    """Results as they come, and how often they were told."""
+class Team:
+    """A crew, and the turns of its loop, which the test makes."""
 
-    calls = 0
+    def __init__(self) -> None:
+        self._soon: queue.Queue[Callable[[], None]] = queue.Queue()
+        self.told: list[list[str]] = []
+        self._crew = Crew[str](self._told, self._soon.put)
 
-    def put_all(self, results: list[str]) -> None:
-        self.calls += 1
-        for result in results:
-            self.put(result)
+    def _told(self, results: list[str]) -> None:
+        # From any thread: a turn follows, as in a process that sends them on.
+        self._soon.put(lambda: self.told.append(results))
 
-    def next(self) -> str:
-        return self.get(timeout=WAIT_S)
+    @property
+    def ended(self) -> list[str]:
+        return sorted(result for results in self.told for result in results)
 
+    def add(self, *works: Steps[str]) -> None:
+        """What comes in one turn."""
+        for each in works:
+            self._crew.add(each)
+        self._soon.get(timeout=WAIT_S)()
 
-def crew_of(ended: Ended) -> Crew[str]:
-    return Crew[str](ended.put_all, lambda begin: begin())
-
-
-@pytest.fixture(autouse=True)
-def no_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads are had for one delivery already."""
-    monkeypatch.setattr(crew, "FEW", 0)
+    def until(self, count: int) -> list[str]:
+        """Turn until so many have ended."""
+        while len(self.ended) < count:
+            self._soon.get(timeout=WAIT_S)()
+        return self.ended
 
 
 def work(name: str, *fds: int) -> Steps[str]:
@@ -73,58 +87,64 @@ def work(name: str, *fds: int) -> Steps[str]:
             return f"{name} errno {exc.errno}"
         except TempFail:
             return f"{name} deferred"
-    return f"{name} in {threading.current_thread().name}"
+    return name
 
 
-def test_all_that_wait_share_a_round(rounds: Rounds) -> None:
-    ended = Ended()
-    team = crew_of(ended)
-    for number in range(WORKERS):
-        team.add(work(f"early{number}", 1000 + number))
-        assert rounds.begun.get(timeout=WAIT_S) == {1000 + number}
+def works(name: str, count: int, *fds: int) -> list[Steps[str]]:
+    return [
+        work(f"{name}{number:03}", *(fd + number for fd in fds))
+        for number in range(count)
+    ]
+
+
+def names(name: str, count: int) -> list[str]:
+    return [f"{name}{number:03}" for number in range(count)]
+
+
+def no_thread(_target: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_all_that_wait_share_a_round_and_are_told_at_once(rounds: Rounds) -> None:
+    team = Team()
+    team.add(*works("early", MANY, 1000))
+    assert rounds.next() == {1000 + number for number in range(MANY)}
     for number in range(10):
-        team.add(work(f"late{number}", 2000 + number))
-    # Every worker is in a round: the late ones wait for the next, and share it.
-    rounds.go.release(WORKERS)
-    late: set[int] = set()
-    count = 0
-    while len(late) < 10:
-        late |= rounds.begun.get(timeout=WAIT_S)
-        rounds.go.release()
-        count += 1
-    assert late == {2000 + number for number in range(10)}
-    assert count <= 6
-    names = {ended.next().split()[0] for _ in range(12)}
-    assert len(names) == 12
-    # Those who carry the results on are woken once for each round.
-    assert ended.calls <= WORKERS + count
+        team.add(work(f"late{number:03}", 2000 + number))
+    assert not team.ended
+    rounds.go.release()
+    assert team.until(MANY) == names("early", MANY)
+    assert rounds.next() == {2000 + number for number in range(10)}
+    rounds.go.release()
+    assert team.until(MANY + 10) == names("early", MANY) + names("late", 10)
+    assert [len(results) for results in team.told] == [MANY, 10]
+    assert len(rounds.threads) == 1
+    assert "MainThread" not in rounds.threads
 
 
-def test_one_delivery_goes_through_all_its_syncs(rounds: Rounds) -> None:
-    ended = Ended()
-    team = crew_of(ended)
-    team.add(work("a", 1, 2, 3))
-    for fd in (1, 2, 3):
-        assert rounds.begun.get(timeout=WAIT_S) == {fd}
-        assert ended.empty()
-        rounds.go.release()
-    assert ended.next().startswith("a in ")
+def test_each_delivery_goes_through_all_its_syncs(rounds: Rounds) -> None:
+    team = Team()
+    team.add(*works("w", MANY, 100, 200, 300))
+    rounds.go.release(3)
+    assert team.until(MANY) == names("w", MANY)
+    firsts = (100, 200, 300)
+    assert rounds.all() == [set(range(first, first + MANY)) for first in firsts]
 
 
 def test_error_of_a_round_reaches_those_in_it_alone(rounds: Rounds) -> None:
-    ended = Ended()
-    team = crew_of(ended)
-    rounds.errors = {1: OSError(errno.EIO, "broken disk")}
+    team = Team()
+    rounds.broken = {1}
     rounds.go.release(2)
-    team.add(work("a", 1))
-    team.add(work("b", 2))
-    results = {ended.next().split(" in ")[0] for _ in range(2)}
-    assert results == {f"a errno {errno.EIO}", "b"}
+    team.add(*works("bad", MANY, 1))
+    assert team.until(MANY) == [
+        f"{name} errno {errno.EIO}" for name in names("bad", MANY)
+    ]
+    team.add(work("good", 9))
+    assert "good" in team.until(MANY + 1)
 
 
 def test_what_blocks_holds_up_nobody(tmp_path: Path) -> None:
-    ended = Ended()
-    team = crew_of(ended)
+    team = Team()
     go = threading.Event()
     fd = os.open(tmp_path, os.O_RDONLY)
 
@@ -134,81 +154,52 @@ def test_what_blocks_holds_up_nobody(tmp_path: Path) -> None:
         yield fd
         return "blocked"
 
-    for _ in range(3 * WORKERS):
-        team.add(blocking())
-    for number in range(20):
-        team.add(work(f"quick{number}", fd))
-    names = {ended.next().split()[0] for _ in range(20)}
-    assert names == {f"quick{number}" for number in range(20)}
-    assert ended.empty()
+    team.add(*(blocking() for _ in range(5)))
+    team.add(*(work(f"quick{number:03}", fd) for number in range(20)))
+    assert team.until(20) == names("quick", 20)
     go.set()
-    assert [ended.next() for _ in range(3 * WORKERS)] == ["blocked"] * 3 * WORKERS
+    assert team.until(25) == ["blocked"] * 5 + names("quick", 20)
     os.close(fd)
-
-
-def test_without_a_thread_to_be_had_what_blocks_is_deferred(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ended = Ended()
-    team = crew_of(ended)
-    team.add(work("first"))
-    ended.next()  # a worker runs
-
-    def start(_target: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threads, "start", start)
-    team.add(work("blocking", BLOCKS))
-    assert ended.next() == "blocking deferred"
-
-
-def no_thread(_target: object) -> None:
-    raise RuntimeError("can't start new thread")
-
-
-def test_without_any_thread_all_but_what_blocks_is_done_by_the_caller(
-    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended = Ended()
-    team = crew_of(ended)
-    with monkeypatch.context() as patch:
-        patch.setattr(threads, "start", no_thread)
-        rounds.go.release()
-        team.add(work("short", 1000))
-        assert ended.next() == "short in MainThread"
-        team.add(work("program", BLOCKS))
-        assert ended.next() == "program deferred"
-    team.add(work("after"))
-    assert ended.next() != "after in MainThread"
-
-
-def test_second_thread_that_cannot_be_had_leaves_the_work_to_the_first(
-    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended = Ended()
-    team = crew_of(ended)
-    team.add(work("first", 1000))
-    assert rounds.begun.get(timeout=WAIT_S) == {1000}
-    with monkeypatch.context() as patch:
-        patch.setattr(threads, "start", no_thread)
-        team.add(work("second"))
-    rounds.go.release()
-    names = {ended.next(), ended.next()}
-    assert len({name.split(" in ")[1] for name in names}) == 1
 
 
 def test_few_that_come_alone_are_done_without_threads(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew, "FEW", 2)
-    soon: list[Callable[[], None]] = []
-    ended = Ended()
-    team = Crew[str](ended.put_all, soon.append)
+    team = Team()
     rounds.go.release(100)
-    for count, is_here in ((1, True), (2, True), (3, False), (1, False)):
-        for number in range(count):
-            team.add(work(f"w{number}", number))
-        while soon:
-            soon.pop()()
-        where = {ended.next().split(" in ")[1] for _ in range(count)}
-        assert (where == {"MainThread"}) is is_here
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "start", no_thread)
+        for number in range(5):
+            team.add(*works(f"{number}", FEW, 10, 20))
+    assert len(team.until(5 * FEW)) == 5 * FEW
+    assert rounds.threads == {"MainThread"}
+
+
+def test_without_any_thread_all_but_what_blocks_is_done_by_the_loop(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    team = Team()
+    rounds.go.release(100)
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "start", no_thread)
+        team.add(work("program", BLOCKS), *works("w", MANY, 10, 20))
+        assert team.until(MANY + 1) == ["program deferred", *names("w", MANY)]
+    assert rounds.threads == {"MainThread"}
+    rounds.threads.clear()
+    team.add(*works("x", MANY, 10))
+    team.until(2 * MANY + 1)
+    assert "MainThread" not in rounds.threads
+
+
+def test_only_so_many_are_under_way_and_all_have_their_turn(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "_ACTIVE_MAX", 8)
+    team = Team()
+    # Those that need no syncing make room for others, whoever comes first.
+    team.add(*works("a", 20), *works("b", 20, 100), *works("c", 20))
+    rounds.go.release(1000)
+    assert team.until(60) == names("a", 20) + names("b", 20) + names("c", 20)
+    begun = rounds.all()
+    assert all(len(fds) <= 8 for fds in begun)
+    assert set().union(*begun) == set(range(100, 120))
