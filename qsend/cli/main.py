@@ -70,7 +70,11 @@ def _run(words: Sequence[str]) -> int:
     parser = Parser("", "A mail queue manager.", _TEACHING.format(commands=listed))
     parser.add_argument("command", metavar="COMMAND", choices=list(COMMANDS))
     command = parser.parse_args(words[:1]).command
-    module = importlib.import_module(f"qsend.cli.{COMMANDS[command][0]}")
+    try:
+        module = importlib.import_module(f"qsend.cli.{COMMANDS[command][0]}")
+    except (MemoryError, ImportError) as exc:
+        complain(command, f"cannot be loaded: {str(exc) or 'out of memory'}")
+        return EXIT_TEMPORARY
     run: Callable[[Sequence[str]], int] = module.main
     try:
         return run(words)

@@ -68,6 +68,24 @@ def test_commands_other_than_start_import_no_process() -> None:
     assert done.stdout == "[]\nFalse\n"
 
 
+@pytest.mark.parametrize(
+    ("why", "says"),
+    [(MemoryError(), "out of memory"), (ImportError("no libm.so.6"), "no libm.so.6")],
+)
+def test_command_that_cannot_be_loaded_says_so_in_a_line(
+    why: Exception,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_name: str) -> None:
+        raise why
+
+    monkeypatch.setattr("qsend.cli.main.importlib.import_module", fail)
+    assert main(["status"]) == 111
+    assert capsys.readouterr().err == f"qsend status: cannot be loaded: {says}\n"
+
+
 def test_reader_that_leaves_is_no_error() -> None:
     done = subprocess.run(
         f"{sys.executable} -m qsend --help | true",
