@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Protocol, TypeVar
+
+from qsend.sysio.threads import Pool
 
 THREADS = 8
 """Microseconds per unlink of a file of 2 KiB, by so many threads (ext4 without a
@@ -44,7 +46,7 @@ class Threads:
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(THREADS - 1)
+        self._pool = Pool(THREADS - 1)
 
     def __call__(
         self, do: Callable[[_Thing], _Result], things: Sequence[_Thing]
@@ -68,7 +70,7 @@ class Threads:
 
         for _ in range(len(shares) - 1):
             try:
-                self._pool.submit(work)
+                self._pool.add(work)
             except RuntimeError:
                 break  # no thread: those there are have it
         work()
@@ -79,7 +81,7 @@ class Threads:
 
     def close(self) -> None:
         """End the threads."""
-        self._pool.shutdown()
+        self._pool.close()
 
 
 def _do_share(

@@ -24,7 +24,7 @@ from qsend.core.sqlrules import Ask, Part, Row
 from qsend.core.users import Trouble
 from qsend.formats.sqlqueries import SqlQueries
 from qsend.formats.sqlserver import SqlServer
-from qsend.sysio import clock
+from qsend.sysio import clock, threads
 from qsend.sysio.loop import Loop
 from qsend.sysio.sqlconnection import QueryRefused, ServerLost, SqlConnection
 
@@ -121,8 +121,7 @@ class SqlLink:
         if self._closing.is_set():
             return
         try:
-            # Daemon: it may be waiting for a server when the process ends.
-            threading.Thread(target=self._serve, name="sql", daemon=True).start()
+            threads.start(self._serve)
         except RuntimeError:
             self._break(b"no thread is to be had")
             self._loop.call_later(PROBE_S, self._begin)

@@ -7,6 +7,7 @@ has no memory to begin.
 from __future__ import annotations
 
 import _thread
+import queue
 import sys
 import threading
 from collections.abc import Callable
@@ -39,3 +40,38 @@ def start(target: Callable[[], None]) -> None:
     _thread.start_new_thread(run, ())
     if not begun.wait(BEGIN_S) and claim.acquire(blocking=False):
         raise RuntimeError("a thread had no memory to begin")
+
+
+class Pool:
+    """Threads that are started when first needed, and kept.
+
+    Must not: be used by more than one thread.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Start none yet; `most` at a time."""
+        self._most = most
+        self._count = 0
+        self._idle = threading.Semaphore(0)
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    def add(self, job: Callable[[], None]) -> None:
+        """Have `job`, which raises nothing, called by one of them, soon.
+
+        Raises: RuntimeError when it takes one more and there is none; it is not
+            called then.
+        """
+        if not self._idle.acquire(blocking=False) and self._count < self._most:
+            start(self._work)
+            self._count += 1
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Let them end, once all has been done that was added."""
+        for _ in range(self._count):
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            self._idle.release()

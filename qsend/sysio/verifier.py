@@ -8,7 +8,6 @@ Source: docs/VIRTUAL.md; sysio/passwordcheck.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 from qsend.core.errors import TempFail
 from qsend.core.lookups import Login, Proof, Verdict, Verification
@@ -17,6 +16,7 @@ from qsend.core.users import Trouble
 from qsend.sysio.loop import Loop
 from qsend.sysio.passwordcheck import check, check_apop
 from qsend.sysio.resolver import Resolver
+from qsend.sysio.threads import Pool
 
 THREADS = 2
 """Checks at a time: as many as leave mail a processor on a small machine."""
@@ -32,7 +32,7 @@ class Verifier:
     def __init__(self, loop: Loop, resolver: Resolver) -> None:
         self._loop = loop
         self._resolver = resolver
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Pool(THREADS)
         self._waiting = 0
 
     def verify(self, login: Login, done: OnVerified) -> None:
@@ -60,32 +60,33 @@ class Verifier:
             text = b"too many logins at once"
             done(Verification(verdict=Verdict.TROUBLE, text=text))
             return
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(THREADS, "login")
+        stored = mailbox.password
+
+        def work() -> None:
+            try:
+                found: bool | Exception = _is_right(mailbox, stored, login)
+            except Exception as exc:  # noqa: BLE001 - told to who asked
+                found = exc
+            self._loop.call_soon(lambda: self._checked(found, mailbox, done))
+
         try:
-            task = self._threads.submit(_is_right, mailbox, mailbox.password, login)
+            self._threads.add(work)
         except RuntimeError:
             text = b"no thread is to be had"
             done(Verification(verdict=Verdict.TROUBLE, text=text))
             return
         self._waiting += 1
-        task.add_done_callback(
-            lambda task: self._loop.call_soon(
-                lambda: self._checked(task, mailbox, done)
-            )
-        )
 
     def _checked(
-        self, task: Future[bool], mailbox: MailboxLogin, done: OnVerified
+        self, found: bool | Exception, mailbox: MailboxLogin, done: OnVerified
     ) -> None:
         self._waiting -= 1
-        error = task.exception()
-        if error is not None:
+        if isinstance(found, Exception):
             # A bug that one login meets must not end everybody's answers.
-            words = str(error) if isinstance(error, TempFail) else type(error).__name__
+            words = str(found) if isinstance(found, TempFail) else type(found).__name__
             text = words.encode("utf-8", "backslashreplace")
             done(Verification(verdict=Verdict.TROUBLE, text=text))
-        elif task.result():
+        elif found:
             done(Verification(verdict=Verdict.OK, user=mailbox.user))
         else:
             done(Verification(verdict=Verdict.WRONG, text=b"wrong password"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
 import pytest
@@ -12,7 +12,7 @@ from qsend.core.sqlrules import Ask, Part, Row
 from qsend.core.users import Trouble
 from qsend.formats.sqlqueries import SqlQueries
 from qsend.formats.sqlserver import SqlServer, parse_sqlserver
-from qsend.sysio import clock, sqllink
+from qsend.sysio import clock, sqllink, threads
 from qsend.sysio.loop import Loop
 from qsend.sysio.sqlconnection import SqlConnection, Value
 from qsend.sysio.sqllink import SqlLink
@@ -38,6 +38,22 @@ def queries(text: str) -> SqlQueries:
     return SqlQueries(texts=(("rcpthost", text),))
 
 
+def telling(ended: threading.Event) -> Callable[[Callable[[], None]], None]:
+    """threads.start, for a target whose end is told."""
+    first_start = threads.start
+
+    def start(target: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                target()
+            finally:
+                ended.set()
+
+        first_start(run)
+
+    return start
+
+
 class Asked:
     """A link under its own loop, and what it said."""
 
@@ -45,9 +61,10 @@ class Asked:
         self.loop = Loop()
         self.log: list[bytes] = []
         self.states: list[bytes | None] = []
-        before = set(threading.enumerate())
-        self.link = SqlLink(self.loop, servers, self.log.append, self.states.append)
-        [self._thread] = set(threading.enumerate()) - before
+        self._ended = threading.Event()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(threads, "start", telling(self._ended))
+            self.link = SqlLink(self.loop, servers, self.log.append, self.states.append)
 
     def start(self, query: str = ECHO, value: bytes = b"1") -> list[Answer]:
         """Ask one part; the answer is put into the list when it comes."""
@@ -70,7 +87,7 @@ class Asked:
 
     def close(self) -> None:
         self.link.close()
-        self._thread.join(DEADLINE_S)
+        assert self._ended.wait(DEADLINE_S)
         self.loop.close()
 
 
@@ -198,11 +215,12 @@ def test_killed_server_is_trouble_at_once_until_it_is_back(
 def test_paused_server_keeps_nobody_waiting(
     alone: Asked, own_mariadb: MariaDb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqllink, "ANSWER_S", 0.3)
     assert alone.ask() == ONE
     own_mariadb.pause()
-    many = [alone.start() for _ in range(50)]
-    alone.wait(many[-1])
+    with monkeypatch.context() as patch:
+        patch.setattr(sqllink, "ANSWER_S", 0.3)
+        many = [alone.start() for _ in range(50)]
+        alone.wait(many[-1])
     assert all(is_trouble(answer) for [answer] in many)
     [answer] = alone.start()
     assert is_trouble(answer)
@@ -302,14 +320,15 @@ def test_question_of_many_parts_takes_several_statements(
 def test_without_a_thread_there_is_trouble_until_there_is_one(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_thread(_self: threading.Thread) -> None:
+    def no_thread(_target: Callable[[], None]) -> None:
         raise RuntimeError("can't start new thread")
 
     loop, states = Loop(), list[bytes | None]()
     servers = parse_sqlserver(database.sqlserver)
-    before = set(threading.enumerate())
+    ended = threading.Event()
+    monkeypatch.setattr(threads, "start", telling(ended))
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", no_thread)
+        patch.setattr(threads, "start", no_thread)
         link = SqlLink(loop, servers, lambda _line: None, states.append)
         loop.turn(0)
     got: list[Answer] = []
@@ -325,7 +344,6 @@ def test_without_a_thread_there_is_trouble_until_there_is_one(
         assert clock.mono() < deadline_mono
         loop.turn(1.0)
     assert got == [ONE]
-    [thread] = set(threading.enumerate()) - before
     link.close()
-    thread.join(DEADLINE_S)
+    assert ended.wait(DEADLINE_S)
     loop.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import _thread
+import queue
 import threading
 from collections.abc import Callable
 
@@ -52,3 +53,51 @@ def test_thread_that_does_not_begin_is_not_waited_for(
     # Should it begin after all, another has done the work.
     late[0]()
     assert not called
+
+
+def test_pool_starts_no_more_threads_than_it_needs_or_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[int] = []
+    start = threads.start
+
+    def counted(target: Callable[[], None]) -> None:
+        started.append(1)
+        start(target)
+
+    monkeypatch.setattr(threads, "start", counted)
+    pool = threads.Pool(2)
+    meeting = threading.Barrier(3, timeout=20)
+
+    def meet() -> None:
+        meeting.wait()
+
+    for _ in range(2):
+        pool.add(meet)
+    meeting.wait()
+    assert len(started) == 2
+    done: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in range(100):
+        pool.add(lambda number=number: done.put(number))  # type: ignore[misc]
+    assert sorted(done.get(timeout=20) for _ in range(100)) == list(range(100))
+    assert len(started) == 2
+    pool.close()
+
+
+def test_pool_that_gets_no_thread_does_not_do_it_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_thread(_target: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    called: list[int] = []
+    pool = threads.Pool(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "start", no_thread)
+        with pytest.raises(RuntimeError):
+            pool.add(lambda: called.append(1))
+    ended = threading.Event()
+    pool.add(ended.set)
+    assert ended.wait(20)
+    assert not called
+    pool.close()
