@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from qsend.core.model import Accounts
@@ -59,9 +60,20 @@ def identify(sock: socket.socket, accounts: Accounts) -> Caller:
     )
 
 
-def peer_uid(sock: socket.socket) -> int:
-    """The uid that connected an accepted connection. Raises: OSError."""
-    return _peer(sock)[1]
+def admit(sock: socket.socket, is_welcome: Callable[[int], bool]) -> int | None:
+    """The uid at the other end of an accepted connection, when that is welcome.
+
+    None otherwise, or when the kernel cannot say it: then `sock` is closed.
+    """
+    try:
+        _, uid = _peer(sock)
+    except OSError:
+        sock.close()
+        return None
+    if not is_welcome(uid):
+        sock.close()
+        return None
+    return uid
 
 
 def _peer(sock: socket.socket) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from qsend.formats.recips import parse_recips
 from qsend.formats.todo import parse_todo
 from qsend.sysio import clock
 from qsend.sysio.acceptor import Acceptor
-from qsend.sysio.callers import peer_uid
+from qsend.sysio.callers import admit
 from qsend.sysio.fsq import Queue
 from qsend.sysio.loop import READ, Loop
 
@@ -68,16 +68,12 @@ class ControlServer:
         Acceptor(loop, listener, self._welcome)
 
     def _welcome(self, sock: socket.socket) -> None:
-        try:
-            uid = peer_uid(sock)
-        except OSError:
-            sock.close()
-            return
-        if uid not in (0, os.getuid()) or self._clients >= CLIENTS_MAX:
-            sock.close()
-            return
-        self._clients += 1
-        _Client(self, sock)
+        if admit(sock, self._is_welcome) is not None:
+            self._clients += 1
+            _Client(self, sock)
+
+    def _is_welcome(self, uid: int) -> bool:
+        return uid in (0, os.getuid()) and self._clients < CLIENTS_MAX
 
     # what clients use
 

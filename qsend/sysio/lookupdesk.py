@@ -24,7 +24,7 @@ from qsend.formats.lookupwire import Answer, Question
 from qsend.formats.turnwire import Stage
 from qsend.sysio import clock
 from qsend.sysio.acceptor import Acceptor
-from qsend.sysio.callers import peer_uid
+from qsend.sysio.callers import admit
 from qsend.sysio.endpoint import Endpoint, Poller
 from qsend.sysio.explain import explain
 from qsend.sysio.loop import Loop
@@ -183,13 +183,8 @@ class LookupDesk:
         self._clients.pop(peer, None)
 
     def _welcome(self, sock: socket.socket) -> None:
-        try:
-            uid = peer_uid(sock)
-        except OSError:
-            sock.close()
-            return
-        if not self._has_room(uid):
-            sock.close()
+        uid = admit(sock, self._has_room)
+        if uid is None:
             return
         peer = self._serve(
             self._budget,

@@ -128,10 +128,8 @@ def dying(path: str, ready: Ready) -> None:
     forever(once, ready)
 
 
-def never_reading(path: str, ready: Ready) -> None:
-    """Questions without end whose answers nobody wants."""
-    ping = frames.frame(frames.PING, b"") * 10000
-    bad = b"".join(message_frames(7, b"", b"no envelope"))
+def flood(path: str, ready: Ready, *packets: bytes) -> None:
+    """The same without end, over one connection after another; nothing is read."""
     sock = unixsocket.connect_to(path)
     sock.setblocking(False)
 
@@ -139,8 +137,8 @@ def never_reading(path: str, ready: Ready) -> None:
         nonlocal sock
         select.select([], [sock], [], 0.1)
         try:
-            sock.send(ping)
-            sock.send(bad * 100)
+            for packet in packets:
+                sock.send(packet)
         except BlockingIOError:
             pass
         except OSError:
@@ -149,6 +147,13 @@ def never_reading(path: str, ready: Ready) -> None:
             sock.setblocking(False)
 
     forever(once, ready)
+
+
+def never_reading(path: str, ready: Ready) -> None:
+    """Questions without end whose answers nobody wants."""
+    ping = frames.frame(frames.PING, b"") * 10000
+    bad = b"".join(message_frames(7, b"", b"no envelope"))
+    flood(path, ready, ping, bad * 100)
 
 
 DEEDS: tuple[Deed, ...] = (
@@ -237,25 +242,9 @@ def test_hostile_client_costs_others_nothing(running: Tree, deed: Deed) -> None:
 
 
 def asking(path: str, ready: Ready) -> None:
-    """Questions without end whose answers nobody wants, from one after another."""
+    """Questions about oneself without end whose answers nobody wants."""
     question = Question(number=1, local=b"root")
-    asked = lookupwire.render_question(question, lookupwire.OWN) * 500
-    sock = unixsocket.connect_to(path)
-    sock.setblocking(False)
-
-    def once() -> None:
-        nonlocal sock
-        select.select([], [sock], [], 0.1)
-        try:
-            sock.send(asked)
-        except BlockingIOError:
-            pass
-        except OSError:
-            sock.close()
-            sock = unixsocket.connect_to(path)
-            sock.setblocking(False)
-
-    forever(once, ready)
+    flood(path, ready, lookupwire.render_question(question, lookupwire.OWN) * 500)
 
 
 def ask(path: str, uid: int) -> float:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 from pathlib import Path
 
+import psutil
+
+from tests.ports import free_ports
 from tests.tree.harness import Tree, until
 
 
@@ -128,3 +132,44 @@ def test_classic_qmail_send_and_start_shut_each_other_out(tree: Tree) -> None:
         assert tree.stop_by_command() == 0
         # enqueue, which goes on, is none that the lock is about.
         fcntl.flock(wanted, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LISTENERS = ("pop3d", "smtpd", "qmtpd")
+WAIT_FOR_THE_END_OF_START = """
+import os, select
+from qsend.sysio.aiolistener import AioListener
+first = AioListener.__init__
+def init(self, *args):
+    start = os.getppid()
+    os.write(2, b"opening\\n")
+    while os.getppid() == start:
+        select.select([], [], [], 0.01)
+    first(self, *args)
+AioListener.__init__ = init
+"""
+
+
+def test_listeners_end_when_start_dies_while_they_open_their_sockets(
+    tree: Tree,
+) -> None:
+    ports = free_ports(len(LISTENERS))
+    for name, port in zip(("pop3", "smtp", "qmtp"), ports, strict=True):
+        tree.control(f"{name}listen", f"127.0.0.1:{port}\n")
+        if name != "pop3":
+            tree.control(f"tcp.{name}", "127.:allow\n")
+            tree.run("tcprules", name)
+    tree.start(until=b"opening\n", patch=WAIT_FOR_THE_END_OF_START)
+
+    def are_opening() -> bool:
+        tree.watch(0.1)
+        found = [tree.pids(f"qmail-{name}") for name in LISTENERS]
+        return all(found) and tree.log.count(b"opening\n") >= sum(map(len, found))
+
+    until(are_opening)
+    family = tree.family()
+    tree.signal(signal.SIGKILL)
+    assert tree.wait() == -signal.SIGKILL
+    _, alive = psutil.wait_procs(family, timeout=30)
+    for each in alive:
+        each.kill()
+    assert not alive
