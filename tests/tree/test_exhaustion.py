@@ -11,7 +11,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +54,17 @@ SQUEEZED_S = 1.0
 """How long there is nothing to be had."""
 
 
+class Pop(poplib.POP3):
+    """A client that does not keep its socket when nobody greets it."""
+
+    def _getresp(self) -> bytes:
+        try:
+            return super()._getresp()  # type: ignore[misc,no-any-return]
+        except BaseException:
+            self.close()
+            raise
+
+
 @dataclass
 class Squeezed(Bench):
     """A bench whose processes run out of things on demand, with all its entrances."""
@@ -81,6 +92,20 @@ class Squeezed(Bench):
         pids = [pid for kind in KINDS for pid in self.tree.pids(f"qmail-{kind}")]
         self.order("", pids)
 
+    @contextmanager
+    def lacking(self, word: str, pids: Sequence[int]) -> Iterator[None]:
+        """These processes have no more of it; "files" is what the machine has none of,
+        for them and all that they fork."""
+        if word == "files":
+            with without_files(pids):
+                yield
+            return
+        self.order(word, pids)
+        try:
+            yield
+        finally:
+            self.give_back()
+
     def has_said(self, told: bytes, mark: int) -> bool:
         """Whether the log has it behind that place."""
         self.tree.watch(0.1)
@@ -90,15 +115,14 @@ class Squeezed(Bench):
         """Clients come while the processes of these kinds have no more of it, and
         until that is told."""
         pids = [pid for kind in kinds for pid in self.tree.pids(f"qmail-{kind}")]
-        self.order(word, pids)
-        began_cpu_s, mark = cpu_s(self.tree), len(self.tree.log)
-        with self.work():
-            drain(self.tree, SQUEEZED_S)
-            assert cpu_s(self.tree) - began_cpu_s < CPU_S, kinds
-            try:
+        with ExitStack() as lack:
+            lack.enter_context(self.lacking(word, pids))
+            began_cpu_s, mark = cpu_s(self.tree), len(self.tree.log)
+            with self.work():
+                drain(self.tree, SQUEEZED_S)
+                assert cpu_s(self.tree) - began_cpu_s < CPU_S, kinds
                 until(lambda: self.has_said(told, mark))
-            finally:
-                self.give_back()
+                lack.close()
 
     def number(self) -> str:
         self.seen += 1
@@ -132,7 +156,7 @@ class Squeezed(Bench):
 
     def by_pop(self) -> bool:
         try:
-            client = poplib.POP3("127.0.0.1", self.ports["pop3"], timeout=CLIENT_S)
+            client = Pop("127.0.0.1", self.ports["pop3"], timeout=CLIENT_S)
         except (OSError, poplib.error_proto):
             return False
         client.encoding = "UTF-8"
@@ -164,6 +188,35 @@ class Squeezed(Bench):
                 drain(self.tree, 0.05)
         for each in running:
             each.result()
+
+
+FILES = ",".join(
+    f"?{name}" for name in (
+        "open", "openat", "openat2", "socket", "socketpair", "accept", "accept4",
+        "pipe", "pipe2", "memfd_create", "epoll_create1", "eventfd2", "pidfd_open",
+        "inotify_init1",
+    )
+)  # fmt: skip
+"""What makes an open file, and gets ENFILE where the machine has no room for one."""
+
+
+@contextmanager
+def without_files(pids: Sequence[int]) -> Iterator[None]:
+    """ENFILE for each call of these processes that would make an open file."""
+    command = ["strace", "-f", "-o", "/dev/null", "-e", f"trace={FILES}"]
+    command += ["-e", f"inject={FILES}:error=ENFILE"]
+    command += [f"--attach={pid}" for pid in pids]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as strace:
+        try:
+            until(lambda: all(is_traced(pid) for pid in pids))
+            yield
+        finally:
+            # It lets them go on.
+            strace.terminate()
+
+
+def is_traced(pid: int) -> bool:
+    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
 
 
 @pytest.fixture
@@ -208,6 +261,26 @@ def test_process_without_descriptors_defers_and_goes_on(bench: Squeezed) -> None
         bench.turn("descriptors", kind, told=TOLD.get(kind, b""))
         settle(bench)
         assert tree.pids(f"qmail-{kind}") == before[kind], kind
+    for word in (*NEVER, b"lost", b"crashed", b"alert"):
+        assert word not in tree.log
+    tree.wait_empty()
+
+
+def test_machine_without_room_for_files_is_waited_out(bench: Squeezed) -> None:
+    tree = bench.tree
+    bench.start()
+    settle(bench)
+    before = {kind: tree.pids(f"qmail-{kind}") for kind in KINDS}
+    full = b"Too many open files in system"
+    told = dict.fromkeys(("queue", "send", "runner", "login"), full)
+    told["lspawn"] = TOLD["lspawn"]
+    told["local"] = full.replace(b" ", b"_")
+    for kind in KINDS:
+        bench.turn("files", kind, told=told.get(kind, b""))
+        settle(bench)
+    bench.turn("files", *KINDS)
+    settle(bench)
+    assert {kind: tree.pids(f"qmail-{kind}") for kind in KINDS} == before
     for word in (*NEVER, b"lost", b"crashed", b"alert"):
         assert word not in tree.log
     tree.wait_empty()
