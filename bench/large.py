@@ -41,7 +41,7 @@ def variants(*, full: bool) -> list[Variant]:
     """Those of W8."""
     kinds = {"1 MiB": Large(size=MIB, count=100 if full else 40)}
     if full:
-        kinds["20 MiB"] = Large(size=20 * MIB, count=10)
+        kinds["20 MiB"] = Large(size=20 * MIB, count=40)
     return [
         Variant("w8", f"{kind.count} messages of {title}", kind.run, ALL)
         for title, kind in kinds.items()
