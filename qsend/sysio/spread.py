@@ -14,9 +14,10 @@ from typing import Protocol, TypeVar
 
 from qsend.sysio.threads import Pool
 
-THREADS = 8
+THREADS = 4
 """Microseconds per unlink of a file of 2 KiB, by so many threads (ext4 without a
-journal, mounted with discard): 1: 85-108, 2: 58, 4: 32-45, 8: 30."""
+journal, mounted with discard): 1: 85-108, 2: 58, 4: 32-45, 8: 30. Eight take a third
+more processor time, for they pass Python's lock around."""
 
 SHARE_MIN = 2
 """Less than this is done sooner than given away: waking a thread costs 0.05 ms."""
