@@ -6,12 +6,15 @@ Source: docs/NETWORK.md; libmilter's engine.c.
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
 
 from qsend.core.errors import RemoteProtocolError, TempFail
 from qsend.core.milter import Steps, Verdict
 from qsend.core.milterwords import Actions, Answer, Heard, Say, Stage, Terms
 from qsend.formats import milter as wire
 from qsend.formats.milters import Milter
+from qsend.sysio import threads
 
 _READ_MAX = 65536
 _SHARING_SINCE = 6
@@ -126,11 +129,7 @@ async def connect(milter: Milter) -> Link:
     """A new connection, agreed upon. Raises: LinkBroken."""
     try:
         async with asyncio.timeout(milter.connect_s):
-            if milter.path:
-                streams = await asyncio.open_unix_connection(milter.path)
-            else:
-                streams = await asyncio.open_connection(milter.host, milter.port)
-            link = Link(milter, *streams)
+            link = Link(milter, *await _streams(milter))
             try:
                 await link.negotiate()
             except BaseException:
@@ -139,6 +138,64 @@ async def connect(milter: Milter) -> Link:
             return link
     except (OSError, RemoteProtocolError) as exc:
         raise LinkBroken(_reason(exc)) from exc
+
+
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _streams(milter: Milter) -> _Streams:
+    """Of the first address that takes a connection. Raises: LinkBroken, OSError."""
+    if milter.path:
+        return await asyncio.open_unix_connection(milter.path)
+    failure: OSError = ConnectionError("it has no address")
+    for address in await _addresses(milter):
+        try:
+            return await asyncio.open_connection(address, milter.port)
+        except OSError as exc:
+            failure = exc
+    raise failure
+
+
+async def _addresses(milter: Milter) -> list[str]:
+    """The addresses of its host. Raises: LinkBroken, OSError.
+
+    Names are looked up in a thread of ours. The loop would have libuv do it, which
+    ends the process where it gets no thread.
+    """
+    try:
+        return _looked_up(milter, socket.AI_NUMERICHOST)
+    except OSError:
+        pass
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[str] | OSError] = loop.create_future()
+
+    def settle(result: list[str] | OSError) -> None:
+        if not found.done():
+            found.set_result(result)
+
+    def look() -> None:
+        try:
+            result: list[str] | OSError = _looked_up(milter)
+        except OSError as exc:
+            result = exc
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result)
+
+    try:
+        threads.start(look)
+    except RuntimeError as exc:
+        raise LinkBroken("no thread is to be had") from exc
+    result = await found
+    if isinstance(result, OSError):
+        raise result
+    return result
+
+
+def _looked_up(milter: Milter, flags: int = 0) -> list[str]:
+    rows = socket.getaddrinfo(
+        milter.host, milter.port, type=socket.SOCK_STREAM, flags=flags
+    )
+    return [str(address[0]) for *_, address in rows]
 
 
 def _reason(exc: BaseException) -> str:
