@@ -37,11 +37,12 @@ KINDS = (
 )  # fmt: skip
 TOLD = {
     "queue": b"Too many open files", "send": b"Too many open files",
-    "clean": b"Too many open files", "lspawn": b"deferral: Unable_to_open_the_message",
+    "lspawn": b"deferral: Unable_to_open_the_message",
     "local": b"deferral: Too_many_files_are_open", "remote": b"deferral: ",
     "runner": b"no descriptors left",
 }  # fmt: skip
-"""What is said of it where nobody is refused."""
+"""What is said of it where nobody is refused. clean has all directories open after some
+messages, and needs no more."""
 NEVER = (b"Traceback", b"is held")
 CPU_S = 0.5
 """Of the whole tree, for the work of one turn; one that spins takes twice that."""
