@@ -51,8 +51,8 @@ class Content:
             self.close()
             raise
 
-    def chunks(self) -> Iterator[bytes]:
-        """The encoded content in pieces, its final dot at the end.
+    def chunks(self) -> Iterator[tuple[bytes, bool]]:
+        """The encoded content in pieces, and whether each is the last: it has the dot.
 
         Raises: TempFail when reading fails or the file is not `size` bytes long.
         """
@@ -62,8 +62,10 @@ class Content:
         while at < self.size:
             chunk = self._read(self._fd, at)
             at += len(chunk)
-            yield encoder.encode(chunk)
-        yield encoder.finish()
+            if at < self.size:
+                yield encoder.encode(chunk), False
+            else:
+                yield encoder.encode(chunk) + encoder.finish(), True
 
     def close(self) -> None:
         """Give the descriptor back."""

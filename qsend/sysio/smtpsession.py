@@ -144,7 +144,7 @@ class Session(asyncio.Protocol):
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | TlsLayer | None = None
         self._content: Content | None = None
-        self._chunks: Iterator[bytes] | None = None
+        self._chunks: Iterator[tuple[bytes, bool]] | None = None
         self._content_end_mono = 0.0
         self._is_paused = False
         self._fault: Answer | None = None
@@ -370,15 +370,16 @@ class Session(asyncio.Protocol):
             if self._chunks is None or self._is_paused:
                 return
             try:
-                chunk = next(self._chunks, None)
+                chunk, is_last = next(self._chunks)
             except TempFail as exc:
                 self._spoil(exc)
                 return
-            if chunk is None:
+            self._write(chunk)
+            if is_last:
                 self._chunks = None
+                # Now, not in another turn: the peer may have answered by then.
                 self._apply(self._client.sent())
                 return
-            self._write(chunk)
             self._extend_content_deadline()
         self._loop.call_soon(self._pump)
 
