@@ -87,7 +87,10 @@ def family(tree: Tree) -> dict[str, list[Seen]]:
     """Every process of the tree by role: start, send, queue, local ..."""
     found: dict[str, list[Seen]] = {}
     for process in tree.family():
-        seen = look(process.pid)
+        try:
+            seen = look(process.pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended
         found.setdefault(seen.role, []).append(seen)
     return found
 
