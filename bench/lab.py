@@ -75,6 +75,7 @@ class Lab:
         self.sink.take()
         system = peers.make(name, site)
         try:
+            system.open()
             yield system
         finally:
             system.close()

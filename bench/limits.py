@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -33,20 +32,19 @@ class SyncedFiles:
     def run(self, lab: Lab, _system: str, outcome: Outcome) -> None:
         """One round."""
         each = lab.count(FILES) // self.threads
-        top = Path(tempfile.mkdtemp(prefix="qsend-bench-", dir=WHERE))
-        os.sync()
-        workers = [
-            threading.Thread(target=_make, args=(top / str(n), each))
-            for n in range(self.threads)
-        ]
-        begin = time.monotonic()
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        outcome.seconds = time.monotonic() - begin
+        with tempfile.TemporaryDirectory(prefix="qsend-bench-", dir=WHERE) as top:
+            os.sync()
+            workers = [
+                threading.Thread(target=_make, args=(Path(top, str(n)), each))
+                for n in range(self.threads)
+            ]
+            begin = time.monotonic()
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+            outcome.seconds = time.monotonic() - begin
         outcome.units = each * self.threads
-        shutil.rmtree(top)
 
 
 def _make(directory: Path, count: int) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import struct
 import tempfile
 import time
@@ -39,8 +38,10 @@ class LocalCalls:
 
     def run(self, lab: Lab, _system: str, outcome: Outcome) -> None:
         """One round."""
-        count = lab.count(MESSAGES)
-        top = Path(tempfile.mkdtemp(prefix="qsend-bench-", dir=WHERE))
+        with tempfile.TemporaryDirectory(prefix="qsend-bench-", dir=WHERE) as top:
+            self._run(Path(top), lab.count(MESSAGES), outcome)
+
+    def _run(self, top: Path, count: int, outcome: Outcome) -> None:
         place = _Place(top)
         place.fill(count)
         os.sync()
@@ -65,7 +66,6 @@ class LocalCalls:
         left = [len(os.listdir(top / name)) for name in ("new", "intd", "mess")]
         if left != [count, 0, 0]:
             raise RuntimeError(f"{left} of {count}")
-        shutil.rmtree(top)
 
 
 def _fork(work: Callable[[], None]) -> int:

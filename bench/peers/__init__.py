@@ -24,5 +24,5 @@ def present() -> list[str]:
 
 
 def make(name: str, site: Site) -> System:
-    """One of them, set up for a site; `close` it."""
+    """One of them, for a site; `open` sets it up."""
     return KINDS[name](site)

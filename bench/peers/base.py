@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -49,18 +49,27 @@ class System(ABC):
     """A mail system in a directory of its own.
 
     Order of calls: open, queue (any number), then go; or boot for one that takes mail
-    by itself; close at last.
+    by itself; close at last, also when open failed or was interrupted.
     """
 
     name = ""
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        path = Path(tempfile.mkdtemp(prefix="qsend-bench-", dir=WHERE))
-        path.chmod(0o755)
-        self.path = path
+        self.path = Path(WHERE, f"qsend-bench-{secrets.token_hex(4)}")
         self.process: subprocess.Popen[bytes] | None = None
-        self._group = cpugroup.make(path.name)
+        self._group: cpugroup.CpuGroup | None = None
+
+    def open(self) -> None:
+        """Make its directory and set it up for its site."""
+        self.path.mkdir()
+        self.path.chmod(0o755)
+        self._group = cpugroup.make(self.path.name)
+        self.set_up()
+
+    @abstractmethod
+    def set_up(self) -> None:
+        """Write its configuration into its directory."""
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
@@ -179,7 +188,8 @@ class System(ABC):
         self.stop(CLOSE_S)
         if self._group is not None:
             self._group.remove()
-        shutil.rmtree(self.path)
+        if self.path.exists():
+            shutil.rmtree(self.path)
 
 
 def count_files(paths: Sequence[Path]) -> int:

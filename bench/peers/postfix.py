@@ -67,6 +67,8 @@ class Postfix(System):
         self._config = self.path / "etc"
         self._stash = self.path / "queue/stash"
         self._wakes_qmgr = self._queue / "public/qmgr"
+
+    def set_up(self) -> None:
         self._make_directories()
         text = "".join(f"{name} = {value}\n" for name, value in self._main().items())
         (self._config / "main.cf").write_text(text)

@@ -34,13 +34,16 @@ class QmailQueue(System):
 
     def __init__(self, site: Site) -> None:
         super().__init__(site)
+        self.queue_path = self.path / "queue"
+        self._mess = [self.queue_path / "mess" / str(n) for n in range(23)]
+
+    def set_up(self) -> None:
         setup = ("-m", "qsend", "setup", "--home", str(self.path), "--me", HOST)
         self.run(self.python, *setup)
         for name, content in self.controls().items():
             (self.path / "control" / name).write_text(content + "\n")
-        if site.mailboxes is not None:
+        if self.site.mailboxes is not None:
             self._assign()
-        self._mess = [self.path / "queue/mess" / str(n) for n in range(23)]
 
     @abstractmethod
     def controls(self) -> dict[str, str]:
@@ -88,11 +91,10 @@ class QmailQueue(System):
     def queue(self, letters: Sequence[Letter]) -> None:
         if self.process is None:
             self.boot()
-
-        fill_todo(self.path / "queue", map(mail_of, letters))
+        fill_todo(self.queue_path, map(mail_of, letters))
 
     def go(self) -> None:
-        trigger.pull(str(self.path / "queue/lock/trigger"))
+        trigger.pull(str(self.queue_path / "lock/trigger"))
 
     def backlog(self) -> int:
         return count_files(self._mess)
