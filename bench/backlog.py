@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
 
 from bench import exactly, proctree
 from bench.lab import QSEND, TIMEOUT_S, Lab, measured
-from bench.letters import Letter, one_each
+from bench.letters import one_each
 from bench.outcome import Outcome
 from bench.peers.base import Site
-from bench.peers.qmailqueue import mail_of
 from bench.peers.qsend import Qsend
 from bench.sink import PORT
+from bench.waiting import Waiting
 from bench.workload import Variant
-from qsend.core.model import Channel
-from tests.longqueue import fill_preprocessed
 
 NEW = 2000
-DOMAINS = 1000
-WAITS_S = 86400
 FLUSHED = 10_000
 """So many deliveries of a flush are waited for."""
 
@@ -36,35 +31,30 @@ class Backlog:
 
     def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
         """The figures are those of the new mail; the rest is in `extra`."""
-        old = one_each(
-            lab.count(self.count) if self.count else 0,
-            b"b%d@d%d.sink.example",
-            domains=DOMAINS,
-            size=512,
-        )
+        if not self.count:
+            outcome.extra = self._drain(lab, system, None, outcome)
+            return
+        # Just before, on a home of its own: machines and disks drift.
         empty = Outcome(variant="", system=system, round=0)
-        if old:
-            # Just before, on a home of its own: machines and disks drift.
-            self._drain(lab, system, [], empty)
-        outcome.extra = self._drain(lab, system, old, outcome)
-        if old:
-            outcome.extra = {
-                "per second when empty": empty.rate,
-                "share of that rate": outcome.rate / empty.rate,
-                **outcome.extra,
-            }
+        self._drain(lab, system, None, empty)
+        old = lab.waiting(lab.count(self.count))
+        found = self._drain(lab, system, old, outcome)
+        outcome.extra = {
+            "per second when empty": empty.rate,
+            "share of that rate": outcome.rate / empty.rate,
+            **found,
+        }
 
     def _drain(
-        self, lab: Lab, system: str, old: Sequence[Letter], outcome: Outcome
+        self, lab: Lab, system: str, old: Waiting | None, outcome: Outcome
     ) -> dict[str, float]:
         """Start with `old` queued and deliver new mail; what else was seen."""
         site = Site(relay=PORT, durability=lab.durability)
         new = one_each(lab.count(NEW), b"m%d@sink.example")
         with lab.system(system, site) as peer:
             assert isinstance(peer, Qsend)
-            tomorrow = time.time() + WAITS_S
-            mails = map(mail_of, old)
-            fill_preprocessed(peer.path / "queue", mails, Channel.REMOTE, tomorrow)
+            if old is not None:
+                old.lend(peer.queue_path)
             os.sync()
             begin = time.monotonic()
             peer.boot()
@@ -76,27 +66,30 @@ class Backlog:
             extra["send MiB"] = send_mib(peer)
             arrived = [each.recip for each in lab.sink.take()]
             exactly.require((each.recips[0] for each in new), arrived)
-            if old:
+            if old is not None:
                 extra |= flush(lab, peer, old)
         return extra
 
 
-def flush(lab: Lab, peer: Qsend, old: Sequence[Letter]) -> dict[str, float]:
-    """Have all tried now; nothing may arrive twice."""
-    count = min(len(old), FLUSHED)
+def flush(lab: Lab, peer: Qsend, old: Waiting) -> dict[str, float]:
+    """Have all tried now; nothing may arrive twice. It runs no more afterwards."""
+    count = min(old.count, FLUSHED)
     cpu_s, begin = peer.cpu_s(), time.monotonic()
     peer.run(*peer.command("flush"), "all")
     answer_s = time.monotonic() - begin
     lab.sink.wait(count, TIMEOUT_S)
-    seconds = time.monotonic() - begin
+    arrived, seconds = lab.sink.count, time.monotonic() - begin
     used_s = peer.cpu_s() - cpu_s
-    arrived = [each.recip for each in lab.sink.take()]
-    if count == len(old):
-        exactly.require((each.recips[0] for each in old), arrived)
+    peer.stop()
+    is_whole = count == old.count
+    recips = (each.recip for each in lab.sink.take())
+    exactly.require(old.recips(), recips, may_lack=not is_whole)
+    if not is_whole:
+        old.take_back(peer.queue_path)
     return {
         "flush answered s": answer_s,
-        "flushed per second": len(arrived) / seconds,
-        "flush cpu s/1000": used_s * 1000 / len(arrived),
+        "flushed per second": arrived / seconds,
+        "flush cpu s/1000": used_s * 1000 / arrived,
     }
 
 

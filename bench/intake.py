@@ -103,7 +103,7 @@ class Program:
 
     def run(self, lab: Lab, system: str, outcome: Outcome) -> None:
         """One round; the cpu figure is that of the programs and of the tree."""
-        take(lab, system, outcome, self, lab.count(COUNT // 4, system))
+        take(lab, system, outcome, self, lab.count(COUNT // 4))
         outcome.cpu_s += outcome.extra["program cpu ms"] / 1000 * outcome.units
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from bench import exactly, mailboxes, peers
+from bench import exactly, mailboxes, peers, waiting
 from bench.letters import Letter
 from bench.mailboxes import Mailboxes
 from bench.outcome import DELIVERED, Outcome
 from bench.peers.base import Site, System
 from bench.proctree import MemoryWatch
 from bench.sink import Sink
+from bench.waiting import Waiting
 from tests.dnsserver import SOA, running_dns
 
 DOMAINS_MAX = 1000
@@ -36,21 +37,29 @@ class Lab:
     _stack: ExitStack = field(default_factory=ExitStack)
     _boxes: dict[tuple[int, bool], Mailboxes] = field(default_factory=dict)
     _has_dns: bool = False
+    _variant: ExitStack = field(default_factory=ExitStack)
+    _waiting: Waiting | None = None
 
     def __enter__(self) -> Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        with self._stack:
+            self.end_variant()
+
+    def end_variant(self) -> None:
+        """Delete what its rounds had in common."""
+        self._waiting = None
+        self._variant.close()
 
     def count(self, messages: int, system: str = "", quick: float = 1.0) -> int:
         """So many, to scale; in a quick run the share `quick` of them.
 
-        Of a slow system in a quick run a quarter.
+        Of a slow system a quarter: its rate does not depend on the number.
         """
-        share = 1.0
-        if self.is_quick:
-            share = min(quick, SLOW if system == NOTQMAIL else 1.0)
+        share = quick if self.is_quick else 1.0
+        if system == NOTQMAIL:
+            share = min(share, SLOW)
         return max(int(messages * self.scale * share), 20)
 
     def boxes(self, count: int, *, own_uids: bool = False) -> Mailboxes:
@@ -61,6 +70,12 @@ class Lab:
             self._boxes[key] = self._stack.enter_context(made)
         self._boxes[key].renew()
         return self._boxes[key]
+
+    def waiting(self, count: int) -> Waiting:
+        """So many messages for all rounds of a variant, which asks for no others."""
+        if self._waiting is None:
+            self._waiting = self._variant.enter_context(waiting.made(count))
+        return self._waiting
 
     def dns(self) -> None:
         """Have a DNS server for ZONE: good, bad and slow hosts by the hundred."""

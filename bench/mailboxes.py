@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.deletion import delete
 from bench.letters import number_of
 from bench.sink import Arrival
 from bench.tree import WHERE
@@ -101,4 +101,4 @@ def made(count: int, *, own_uids: bool = False) -> Iterator[Mailboxes]:
         boxes.make()
         yield boxes
     finally:
-        shutil.rmtree(path)
+        delete(path)

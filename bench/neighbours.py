@@ -92,20 +92,16 @@ def _letter(number: int, kind: bytes) -> Letter:
 
 
 def variants(*, full: bool) -> list[Variant]:
-    """Those of W7. notqmail waits 60 s and more for a slot: only where time is."""
+    """Those of W7. notqmail waits 60 s and more for a slot, in each of them."""
+    both = (QSEND, POSTFIX)
     kinds = [
-        (BadHalf(b"silent"), "never answer", (QSEND, POSTFIX)),
-        (BadHalf(b"slow"), "answer one byte a second", (QSEND,)),
+        (BadHalf(b"silent"), "never answer", (*both, NOTQMAIL) if full else both),
+        (BadHalf(b"slow"), "answer one byte a second", both if full else (QSEND,)),
     ]
     if full:
         far = BadHalf(b"silent", latency_ms=100)
-        kinds.append((far, "never answer, sink 100 ms", (QSEND, POSTFIX)))
+        kinds.append((far, "never answer, sink 100 ms", both))
     return [
-        Variant(
-            "w7",
-            f"half for hosts that {title}",
-            kind.run,
-            (QSEND, POSTFIX, NOTQMAIL) if full else who,
-        )
+        Variant("w7", f"half for hosts that {title}", kind.run, who)
         for kind, title, who in kinds
     ]

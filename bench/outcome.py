@@ -20,6 +20,7 @@ class Outcome:
 
     `units` are messages, or recipients in W3; nan stands for what has no meaning there.
     `latencies_s` run from acceptance to delivery. `error` says why there is no figure.
+    `took_s` is all of the round's time, with setting up and deleting.
     """
 
     variant: str
@@ -31,6 +32,7 @@ class Outcome:
     peak_mib: float = math.nan
     p50_ms: float = math.nan
     p99_ms: float = math.nan
+    took_s: float = math.nan
     error: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, float] = field(default_factory=dict)
@@ -58,7 +60,7 @@ DELIVERED = "delivered per second"
 RESULTS = "results.json"
 COLUMNS = (
     "variant", "system", "round", "units", "seconds", "rate", "cpu_s", "cpu_per_1000",
-    "peak_mib", "p50_ms", "p99_ms", "error",
+    "peak_mib", "p50_ms", "p99_ms", "took_s", "error",
 )  # fmt: skip
 
 

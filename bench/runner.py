@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Sequence
 
 from rich.console import Console
@@ -30,27 +31,27 @@ def run(
     tell: Callable[[Outcome], None],
 ) -> None:
     """All of it; `tell` gets each outcome, with an error when a run failed."""
-    plan = [
-        (variant, number, system)
-        for variant in variants
-        for number, system in turns(variant, systems, rounds)
-    ]
+    plan = [(variant, turns(variant, systems, rounds)) for variant in variants]
     with _progress() as progress:
-        task = progress.add_task("", total=len(plan))
-        for variant, number, system in plan:
-            progress.update(task, description=f"{variant.name}: {system}")
-            outcome = _once(lab, variant, number, system)
-            tell(outcome)
-            progress.console.print(_line(outcome), highlight=False)
-            progress.advance(task)
+        task = progress.add_task("", total=sum(len(runs) for _, runs in plan))
+        for variant, runs in plan:
+            for number, system in runs:
+                progress.update(task, description=f"{variant.name}: {system}")
+                outcome = _once(lab, variant, number, system)
+                tell(outcome)
+                progress.console.print(_line(outcome), highlight=False)
+                progress.advance(task)
+            lab.end_variant()
 
 
 def _once(lab: Lab, variant: Variant, number: int, system: str) -> Outcome:
     outcome = Outcome(variant=variant.name, system=system, round=number)
+    begin = time.monotonic()
     try:
         variant.run(lab, system, outcome)
     except (BenchError, OSError, RuntimeError, subprocess.SubprocessError) as exc:
         outcome.error = str(exc) or repr(exc)
+    outcome.took_s = time.monotonic() - begin
     return outcome
 
 
