@@ -8,41 +8,12 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from qsend.cli.parser import EXIT_TEMPORARY, EXIT_USAGE, Parser, complain, home_of
 from qsend.core import logline
 from qsend.core.startoptions import StartOptions
-from qsend.procs import (
-    clean,
-    enqueue,
-    local,
-    login,
-    lookup,
-    lspawn,
-    pop3d,
-    qmtpd,
-    remote,
-    runner,
-    send,
-    smtpd,
-    start,
-)
-
-MAINS: dict[str, start.Main] = {
-    "enqueue": enqueue.main,
-    "lookup": lookup.main,
-    "clean": clean.main,
-    "lspawn": functools.partial(lspawn.main, child_main=local.main),
-    "remote": remote.main,
-    "send": send.main,
-    "login": login.main,
-    "pop3d": pop3d.main,
-    "smtpd": smtpd.main,
-    "qmtpd": qmtpd.main,
-    "runner": runner.main,
-}
-"""What each kind of child runs."""
+from qsend.procs import local, lspawn, start
 
 _TEACHING = """\
 The log goes to standard output, one line per event, as qmail-send writes it:
@@ -91,6 +62,47 @@ def main(argv: Sequence[str]) -> int:
     return run(options)
 
 
+def main_of(kind: str) -> start.Main:
+    """What a kind of child runs.
+
+    lspawn, the first to be forked, is forked before the code of the others is loaded:
+    its children, one for each account, have half as much memory to share with it.
+    """
+    if kind == "lspawn":
+        return functools.partial(lspawn.main, child_main=local.main)
+    return _others()[kind]
+
+
+@functools.cache
+def _others() -> Mapping[str, start.Main]:
+    # All at once, so that none is loaded when the files may be a newer version's.
+    from qsend.procs import (  # noqa: PLC0415
+        clean,
+        enqueue,
+        login,
+        lookup,
+        pop3d,
+        qmtpd,
+        remote,
+        runner,
+        send,
+        smtpd,
+    )
+
+    return {
+        "enqueue": enqueue.main,
+        "lookup": lookup.main,
+        "clean": clean.main,
+        "remote": remote.main,
+        "send": send.main,
+        "login": login.main,
+        "pop3d": pop3d.main,
+        "smtpd": smtpd.main,
+        "qmtpd": qmtpd.main,
+        "runner": runner.main,
+    }
+
+
 def _absolute(program: str | None) -> str | None:
     return None if program is None else os.path.abspath(program)
 
@@ -98,7 +110,7 @@ def _absolute(program: str | None) -> str | None:
 def run(options: StartOptions) -> int:
     """Run the tree until it is stopped; the exit code."""
     try:
-        return start.main(options, MAINS)
+        return start.main(options, main_of)
     except Exception as exc:  # noqa: BLE001 - the outermost frame of the root
         # The children end by themselves: their lines to us close.
         sys.stdout.write(logline.alert(f"start broke down: {exc!r}").decode())

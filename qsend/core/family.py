@@ -227,17 +227,18 @@ def plan(
     `smtp`: so many processes with listeners for SMTP; `qmtp`: with listeners for
     QMTP or QMQP.
     """
-    delivering = ["classic-lspawn"] if "lspawn" in classic else ["lspawn"]
+    remote = [f"remote{number}" for number in range(remotes)]
     if "rspawn" in classic:
-        delivering.append("classic-rspawn")
-    else:
-        delivering += [f"remote{number}" for number in range(remotes)]
+        remote = ["classic-rspawn"]
+    # lspawn is forked first, while start has the least memory: it forks for each
+    # account.
     return Plan(
         roles=(
+            "classic-lspawn" if "lspawn" in classic else "lspawn",
             ENQUEUE,
             "lookup",
             "classic-clean" if "clean" in classic else "clean",
-            *delivering,
+            *remote,
             SEND,
             *(("login",) if pop3 or smtp else ()),
             *(("pop3d",) if pop3 else ()),

@@ -62,12 +62,16 @@ ISOLATED_RETRY_S = 1.0
 """Pause when there is no room for one process more."""
 
 
-def main(options: StartOptions, mains: Mapping[str, Main]) -> int:
+MainOf = Callable[[str], Main]
+"""Of a kind of child; may load its code, and is called before the fork."""
+
+
+def main(options: StartOptions, main_of: MainOf) -> int:
     """Run the tree in the foreground until it is told to stop.
 
     Args:
         options: the command line.
-        mains: what each kind of child runs.
+        main_of: what each kind of child runs.
     """
     setproctitle("qmail-start: qsend")
     os.chdir("/")
@@ -89,7 +93,7 @@ def main(options: StartOptions, mains: Mapping[str, Main]) -> int:
         _say(logline.alert(str(exc)))
         supervisor.tell(status(str(exc).encode()))
         return 111
-    return Start(options, mains, ground, supervisor, offer.watchdog_s).run()
+    return Start(options, main_of, ground, supervisor, offer.watchdog_s).run()
 
 
 def _prepare(options: StartOptions, lent: LentSockets) -> Ground:
@@ -125,13 +129,13 @@ class Start:
     def __init__(
         self,
         options: StartOptions,
-        mains: Mapping[str, Main],
+        main_of: MainOf,
         ground: Ground,
         supervisor: Supervisor,
         watchdog_s: float | None,
     ) -> None:
         self._options = options
-        self._mains = mains
+        self._main_of = main_of
         self._ground = ground
         self._controls = ground.controls
         self._generation = 1
@@ -262,10 +266,10 @@ class Start:
         if family.is_classic(role):
             run = functools.partial(self._run_classic, role, socks["send"])
         else:
-            run = functools.partial(self._run, role, socks)
+            run = functools.partial(self._run, role, self._main_of(kind), socks)
         return fork_child(run, keep, family.NAMES[kind])
 
-    def _run(self, role: str, socks: Mapping[str, socket.socket]) -> int:
+    def _run(self, role: str, main: Main, socks: Mapping[str, socket.socket]) -> int:
         """In the child."""
         # The terminal's signals are for start alone, which tells the others.
         os.setsid()
@@ -283,7 +287,7 @@ class Start:
                 family.kind(other) == family.kind(role) for other in self._plan.roles
             ),
         )
-        return self._mains[family.kind(role)](boot)
+        return main(boot)
 
     def _run_classic(self, role: str, sock: socket.socket) -> int:
         """In the child."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import secrets
 import socket
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -56,7 +55,7 @@ class Maildirs:
         `host` is the name in file names, default the machine's.
         """
         self._durability = durability
-        self._tail = b"P%dR%b." % (os.getpid(), secrets.token_hex(4).encode())
+        self._tail = b"P%dR%b." % (os.getpid(), os.urandom(4).hex().encode())
         self._tail += escape_host(socket.gethostname() if host is None else host)
         self._count = itertools.count()
         # An unnamed file gets its name through /proc.

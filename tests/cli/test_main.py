@@ -118,7 +118,7 @@ def test_start_passes_its_options_on(
 
 def test_start_has_a_main_for_every_kind() -> None:
     kinds = {kind for kind in family.NAMES if not family.is_classic(kind)}
-    assert set(start_command.MAINS) == kinds
+    assert all(callable(start_command.main_of(kind)) for kind in kinds)
     assert kinds >= {family.kind(role) for role in family.plan(1).roles}
 
 

@@ -18,7 +18,7 @@ PLAN = family.plan(2)
 
 
 def test_roles_are_forked_in_the_order_of_the_architecture() -> None:
-    want = ("enqueue", "lookup", "clean", "lspawn", "remote0", "remote1", "send")
+    want = ("lspawn", "enqueue", "lookup", "clean", "remote0", "remote1", "send")
     assert PLAN.roles == want
 
 
@@ -28,10 +28,10 @@ def test_roles_are_forked_in_the_order_of_the_architecture() -> None:
         (
             ["lspawn"],
             (
+                "classic-lspawn",
                 "enqueue",
                 "lookup",
                 "clean",
-                "classic-lspawn",
                 "remote0",
                 "remote1",
                 "send",
@@ -39,15 +39,15 @@ def test_roles_are_forked_in_the_order_of_the_architecture() -> None:
         ),
         (
             ["rspawn"],
-            ("enqueue", "lookup", "clean", "lspawn", "classic-rspawn", "send"),
+            ("lspawn", "enqueue", "lookup", "clean", "classic-rspawn", "send"),
         ),
         (
             ["clean", "lspawn", "rspawn"],
             (
+                "classic-lspawn",
                 "enqueue",
                 "lookup",
                 "classic-clean",
-                "classic-lspawn",
                 "classic-rspawn",
                 "send",
             ),

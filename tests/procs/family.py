@@ -30,7 +30,7 @@ from qsend.sysio.loop import Loop
 from qsend.sysio.parent import Parent
 
 DEADLINE_S = 20.0
-ORDER = ["enqueue", "lookup", "clean", "lspawn", "remote0", "remote1", "send"]
+ORDER = ["lspawn", "enqueue", "lookup", "clean", "remote0", "remote1", "send"]
 """The roles of the fake tree, as they are forked."""
 NOT_PEERS = ("start", "listen", "control")
 Event = dict[str, object]
@@ -166,7 +166,7 @@ def serve(told: str, given: str) -> NoReturn:
         os.environ["LISTEN_PID"] = str(os.getpid())
         os.environ["LISTEN_FDS"] = str(len(lent))
     options = StartOptions(single_user=True, remotes=2, **json.loads(given))
-    os._exit(main(options, FAKES))
+    os._exit(main(options, FAKES.__getitem__))
 
 
 class Tree:

@@ -7,6 +7,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -184,6 +185,21 @@ def test_nothing_else_is_open_and_the_log_only_as_1_and_2(
                     assert is_secret or link in KERNEL, role
     # A process wakes itself by its pipes; nobody else has an end.
     assert all(len(pids) == 1 for pids in pipes.values())
+
+
+def test_code_of_the_network_is_not_in_lspawn_and_its_children(
+    seen: dict[str, list[Seen]],
+) -> None:
+    """They are forked before it is loaded: a fork costs what there is in memory."""
+    loaded = {
+        role: "uvloop" in Path(f"/proc/{each.pid}/maps").read_text()
+        for role, those in seen.items()
+        for each in those
+    }
+    assert loaded["start"]
+    assert loaded["remote"]
+    assert not loaded["lspawn"]
+    assert not loaded["local"]
 
 
 def test_titles_and_environments_tell_nothing(
