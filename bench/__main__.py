@@ -79,7 +79,8 @@ def main() -> int:
     for place in (options.out, *([HERE] if options.report else [])):
         report.write(place / "REPORT.md", runs, place / "plots")
     print(show.facts(runs) + "\n" + show.tables(outcomes))
-    print(f"\nAll of it is in {options.out}")
+    print("\n" + show.minutes(outcomes))
+    print(f"All of it is in {options.out}")
     return int(any(each.error for each in outcomes))
 
 
@@ -121,7 +122,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS)
     )
-    parser.add_argument("--full", action="store_true", help="all variants: hours")
+    parser.add_argument("--full", action="store_true", help="all variants: an hour")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--scale", type=float, default=1.0, help="multiplies the counts of messages"

@@ -111,6 +111,17 @@ def facts(runs: Sequence[Run]) -> str:
     return text
 
 
+def minutes(outcomes: Sequence[Outcome]) -> str:
+    """How long the rounds of each workload took, with setting up; one line."""
+    took_s: dict[str, float] = {}
+    for each in outcomes:
+        if not math.isnan(each.took_s):
+            workload = each.variant.split()[0]
+            took_s[workload] = took_s.get(workload, 0) + each.took_s
+    parts = [f"{name} {seconds / 60:.1f}" for name, seconds in took_s.items()]
+    return f"minutes: {', '.join(parts)}; together {sum(took_s.values()) / 60:.1f}\n"
+
+
 def _extras(here: Sequence[Outcome], variant: str) -> str:
     lines = []
     for system in systems(here):

@@ -7,10 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
+from bench import report, show
 from bench.outcome import Outcome, Run, load, save
 
 MACHINE = {"commit": "abc", "cores": 2, "rounds": 1}
+
+
+def test_minutes_are_those_of_whole_rounds_by_workload() -> None:
+    rounds = [outcome("w1 x", "qsend", 1.0), outcome("w1 y", "qsend", 1.0)]
+    rounds += [outcome("w2 z", "qsend", 1.0), outcome("micro parse", "machine", 1.0)]
+    for each, took_s in zip(rounds, (30, 90, 60), strict=False):
+        each.took_s = took_s
+    assert show.minutes(rounds) == "minutes: w1 2.0, w2 1.0; together 3.0\n"
 
 
 def outcome(variant: str, system: str, seconds: float, number: int = 1) -> Outcome:
