@@ -104,7 +104,7 @@ class Attempts:
         attempt = delivery.attempt
         destinations = self.waiting[attempt.channel]
         if cause is Cause.NORMAL and attempt.tried:
-            destinations.prove(attempt.destination)
+            destinations.prove(attempt.destination, now_mono)
         if attempt.channel is Channel.REMOTE and attempt.tried:
             if cause is Cause.UNREACHABLE:
                 destinations.unreachable(
@@ -154,6 +154,15 @@ class Attempts:
         found = (self.waiting[channel].get(key) for channel, key in keys)
         return all(
             each is not None and each.is_stalled(now_mono, since_s) for each in found
+        )
+
+    def stuck(self, keys: Collection[tuple[Channel, bytes]], now_mono: float) -> bool:
+        """Whether mail for these only waits while there is other mail to deliver.
+
+        At each nothing has ended for STALL_S, or nothing yet while others take mail.
+        """
+        return all(
+            self.waiting[channel].is_stuck(key, now_mono) for channel, key in keys
         )
 
     def is_paused(self, channel: Channel, limit: int) -> bool:

@@ -40,11 +40,12 @@ class Backlog:
 
     def add(self, messid: MessId) -> None:
         """Put a number at the end unless it is known already."""
-        known = (self._members, self._asking, self._passed)
-        if not any(messid in each for each in known):
-            self._parked.pop(messid, None)
-            self._members.add(messid)
-            self._waiting.append(messid)
+        # Written out: a scan of todo/ comes here for each message, known or not.
+        if messid in self._members or messid in self._asking or messid in self._passed:
+            return
+        self._parked.pop(messid, None)
+        self._members.add(messid)
+        self._waiting.append(messid)
 
     def add_later(self, messid: MessId, due: int) -> None:
         """Put a number in when it is `due`, wall clock seconds."""

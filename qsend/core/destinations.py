@@ -9,6 +9,7 @@ Source: docs/ARCHITECTURE.md "Scheduling"; health: qmail tcpto.c, without its ta
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ class Destinations:
         self.passed = Parking(lambda: (PASSED_FROM, PASSED_TO), self._length)
         self.waiting = 0
         self._unproved = 0  # deliveries that run for destinations not proved
+        self._proved_mono = -math.inf
 
     def __iter__(self) -> Iterator[Destination]:
         return iter(self._by_key.values())
@@ -175,6 +177,34 @@ class Destinations:
         is_alone = is_alone and self.waiting == len(destination.waiting)
         return not is_alone or free <= spare_slots(slots)
 
+    def is_moving(self, now_mono: float) -> bool:
+        """Whether a delivery of some destination has ended well within STALL_S."""
+        return now_mono - self._proved_mono < STALL_S
+
+    def is_stuck(self, key: bytes, now_mono: float) -> bool:
+        """Whether more mail for this one only waits, while there is other mail.
+
+        Enough waits, and it stalls, or has yet to be proved. The latter only while
+        others take mail: before that nobody knows who is good, and mail that was passed
+        over has to be read twice.
+        """
+        destination = self._by_key.get(key)
+        if destination is None or len(destination.waiting) < PASSED_FROM:
+            return False
+        if destination.is_stalled(now_mono, STALL_S):
+            return True
+        is_tried = destination.running > 0 and not destination.is_proved
+        return is_tried and self.is_moving(now_mono)
+
+    def in_motion(self, now_mono: float) -> int:
+        """How many recipients wait where mail is taken, but for want of slots."""
+        return sum(
+            len(each.waiting)
+            for each in self
+            if each.is_proved
+            and not (each.held or each.failures or each.is_stalled(now_mono, STALL_S))
+        )
+
     def take(self, destination: Destination, most: int) -> list[Entry]:
         """The first entry, and those of the same message that follow it.
 
@@ -205,8 +235,9 @@ class Destinations:
             self._ring.append(self._second.pop(destination.key))
         self._settle(destination)
 
-    def prove(self, destination: Destination) -> None:
+    def prove(self, destination: Destination, now_mono: float) -> None:
         """A delivery of this destination was judged by its host, or its user."""
+        self._proved_mono = now_mono
         if not destination.is_proved:
             destination.is_proved = True
             self._unproved -= destination.running

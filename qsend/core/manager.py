@@ -68,7 +68,7 @@ class Manager(Reading):
     def next_wake_s(self, now: int, now_mono: float) -> float | None:
         """Seconds until `pump` has something to do by itself; None for never."""
         waits = [self.attempts.next_wake_mono() - now_mono]
-        waits.append(self.next_deadline_mono() - now_mono)
+        waits.append(self.next_deadline_mono(now_mono) - now_mono)
         dues = [
             each.next_due()
             for channel, each in self.dues.items()
@@ -76,7 +76,7 @@ class Manager(Reading):
         ]
         dues.append(self.backlog.next_due())
         waits += [float(due - now) for due in dues if due is not None]
-        if self.has_to_read():
+        if self.has_to_read(now_mono):
             waits.append(0.0)
         return None if self.exiting else max(0.0, min(waits))
 
@@ -263,7 +263,7 @@ class Manager(Reading):
         lifetime = self.settings.lifetime
         self._actions += self.attempts.tend(now, now_mono, lifetime)
         self.meet_deadlines(now_mono)
-        self.read(now)
+        self.read(now, now_mono)
         self.fill(now, now_mono)
 
     def fill(self, now: int, now_mono: float) -> None:

@@ -45,6 +45,7 @@ class Reading(Lifecycle):
         self.backlog = Backlog()  # whoever looks recipients up says so here
         self._slow: deque[tuple[float, MessId, set[tuple[Channel, bytes]]]] = deque()
         self._room_mono = 0.0
+        self._passed_mono = 0.0
         self._sought: frozenset[bytes] = frozenset()
 
     @property
@@ -76,9 +77,9 @@ class Reading(Lifecycle):
         else:
             self.dues[load.channel].push(now + PUT_OFF_S, load.messid)
 
-    def read(self, now: int) -> None:
+    def read(self, now: int, now_mono: float) -> None:
         """Ask for what is to be read in this turn."""
-        self._actions += map(LoadTodo, self._next_todo(now))
+        self._actions += map(LoadTodo, self._next_todo(now, now_mono))
         for channel, dues in self.dues.items():
             parked = self.attempts.waiting[channel].parked
             for messid in parked.take_short(LOADS_PER_PUMP):
@@ -90,11 +91,11 @@ class Reading(Lifecycle):
                 self._load_job(LoadJob(pair[1], channel, pair[0]), now)
             self._search(channel)
 
-    def has_to_read(self) -> bool:
+    def has_to_read(self, now_mono: float) -> bool:
         """Whether `read` has something to do before anything else happens."""
         if self.backlog and self._taken < FIRST_MAX:
             return True
-        if self.dues[Channel.REMOTE].is_searched or self._passed_room():
+        if self.dues[Channel.REMOTE].is_searched or self._passed_room(now_mono):
             return True
         waiting = self.attempts.waiting.values()
         is_short = any(each.passed.is_short for each in waiting)
@@ -107,16 +108,18 @@ class Reading(Lifecycle):
     ) -> bool:
         """Whether a message in todo is left there, since it could only wait.
 
-        It does so where nothing moves, while others wait to be read; it is read again
-        when its turn has come, or when there are no others.
+        It does so where nothing moves, or where a host has yet to show that it takes
+        mail, while others wait to be read; it is read again when its turn has come, or
+        when there are no others.
         """
         if not self.backlog or not keys:
             return False
-        if not self.attempts.stalled(keys, now_mono, STALL_S):
+        if not self.attempts.stuck(keys, now_mono):
             return False
         channel, key = min(keys, key=lambda pair: pair[1])
         self.attempts.waiting[channel].passed.put(key, messid)
         self.backlog.pass_over(messid)
+        self._passed_mono = now_mono + STALL_S
         return True
 
     def watch(
@@ -135,38 +138,57 @@ class Reading(Lifecycle):
             self._room_mono = now_mono + STALL_S
             self._make_room(now_mono)
 
-    def next_deadline_mono(self) -> float:
-        """When `meet_deadlines` has something to do."""
+    def next_deadline_mono(self, now_mono: float) -> float:
+        """When `meet_deadlines`, or later than now `read`, has something to do."""
         times = [each[0][0] for each in (self._slow, self.partial) if each]
         if self.backlog and self._taken >= FIRST_MAX:
             times.append(self._room_mono)
+        if self._is_pacing(now_mono):
+            times.append(self._passed_mono)
         return min(times, default=math.inf)
 
     @property
     def _taken(self) -> int:
         return self.first + self.backlog.asking
 
-    def _next_todo(self, now: int) -> list[MessId]:
+    def _next_todo(self, now: int, now_mono: float) -> list[MessId]:
         room = min(LOADS_PER_PUMP, FIRST_MAX - self._taken)
         back: list[MessId] = []
         for destinations in self.attempts.waiting.values():
             back += destinations.passed.take_short(room - len(back))
         new = self.backlog.take(room - len(back), now)
         if not new and not back:
+            most = self._passed_room(now_mono)
             for destinations in self.attempts.waiting.values():
-                most = self._passed_room() - len(back)
-                back += destinations.passed.take_any(most)
+                back += destinations.passed.take_any(most - len(back))
+            if back:
+                self._passed_mono = now_mono + STALL_S
         self.backlog.call_back(back)
         return back + new
 
-    def _passed_room(self) -> int:
-        """How many that were passed over may be read because nothing else is there."""
-        if self.backlog or not self.backlog.passed:
+    def _passed_room(self, now_mono: float) -> int:
+        """How many that were passed over may be read because nothing else is there.
+
+        While others are delivered, STALL_S apart.
+        """
+        if self.backlog or not self.backlog.passed or self._is_pacing(now_mono):
             return 0
         return max(0, min(LOADS_PER_PUMP, FIRST_MAX // 2 - self._taken))
 
+    def _is_pacing(self, now_mono: float) -> bool:
+        if now_mono >= self._passed_mono or not self.backlog.passed:
+            return False
+        waiting = self.attempts.waiting.values()
+        return any(each.is_moving(now_mono) for each in waiting)
+
     def _make_room(self, now_mono: float) -> None:
-        """Write the oldest down of those that only wait where nothing moves."""
+        """Write the oldest down of those that only wait where nothing moves.
+
+        Not while others have a quarter of the room: more would gain them nothing.
+        """
+        waiting = self.attempts.waiting.values()
+        if sum(each.in_motion(now_mono) for each in waiting) >= FIRST_MAX // 4:
+            return
         for _ in range(min(MADE_ROOM, len(self._slow))):
             _due, messid, keys = self._slow[0]
             message = self.messages.get(messid)

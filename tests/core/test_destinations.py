@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from qsend.core.destinations import (
+    PASSED_FROM,
     RECOUNT_S,
+    STALL_S,
     UNPROVED_MAX,
     Destination,
     Destinations,
@@ -27,7 +29,7 @@ def proved(destinations: Destinations, key: bytes) -> Destination:
     """The destination, after one of its deliveries has ended well."""
     destination = destinations.get(key)
     assert destination is not None
-    destinations.prove(destination)
+    destinations.prove(destination, 0.0)
     return destination
 
 
@@ -271,3 +273,42 @@ def test_destination_that_waits_to_be_proved_can_be_forgotten() -> None:
     assert starts(destinations, 1) == []
     put(destinations, b"big", 4)
     assert starts(destinations, 2) == [b"big"]
+
+
+def test_mail_is_stuck_where_nothing_is_proved_while_others_take_mail() -> None:
+    destinations = make(limit=20)
+    put(destinations, b"new", *range(1, PASSED_FROM + UNPROVED_MAX + 1))
+    put(destinations, b"good", 100)
+    proved(destinations, b"good")
+    assert not destinations.is_stuck(b"new", 0.0)
+    assert starts(destinations, 3).count(b"new") == UNPROVED_MAX
+    assert destinations.is_stuck(b"new", 0.0)
+    proved(destinations, b"new")
+    assert not destinations.is_stuck(b"new", 0.0)
+    assert destinations.is_stuck(b"new", STALL_S)
+
+
+def test_mail_is_not_stuck_before_anybody_has_taken_some() -> None:
+    destinations = make(limit=20)
+    put(destinations, b"new", *range(1, PASSED_FROM + UNPROVED_MAX + 1))
+    starts(destinations, UNPROVED_MAX)
+    assert not destinations.is_stuck(b"new", 0.0)
+    assert destinations.is_stuck(b"new", STALL_S)
+    starts(destinations, 1)
+    proved(destinations, b"new")
+    starts(destinations, 1)
+    assert not destinations.is_stuck(b"new", STALL_S)  # too few wait
+
+
+def test_mail_in_motion_is_what_waits_where_mail_is_taken() -> None:
+    destinations = make(limit=20)
+    put(destinations, b"new", 1, 2)
+    assert destinations.in_motion(0.0) == 0
+    put(destinations, b"good", *range(3, PASSED_FROM + 5))
+    proved(destinations, b"good")
+    assert destinations.in_motion(0.0) == PASSED_FROM + 2
+    starts(destinations, 2)
+    assert destinations.in_motion(STALL_S / 2) == PASSED_FROM + 1
+    assert destinations.in_motion(STALL_S) == 0
+    destinations.hold(b"good", held=True)
+    assert destinations.in_motion(0.0) == 0

@@ -167,3 +167,53 @@ def test_good_half_keeps_its_slots_beside_hosts_that_hang() -> None:
     mixed = FarSim(mixed_queue(200, 200))
     assert mixed.seconds_for(200) <= alone_s / 0.8
     assert len(mixed.hung) == 5 * UNPROVED_MAX
+
+
+def test_mail_for_hosts_that_took_none_is_passed_over_as_soon_as_others_take_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FarSim, "latency_s", 0.005)
+    sim = FarSim(mixed_queue(200, 200))
+    begin_mono = sim.clocks.monotonic
+    while sim.manager.backlog:
+        sim.clocks.monotonic += 0.005
+        sim.step()
+    assert sim.clocks.monotonic < begin_mono + STALL_S  # nobody is known to hang
+    in_memory = 5 * (UNPROVED_MAX + PASSED_FROM) + reading.LOADS_PER_PUMP
+    assert len(sim.lines(b"new msg")) <= 200 + in_memory
+
+
+def test_what_was_passed_over_comes_back_slowly_while_other_mail_is_delivered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading, "LOADS_PER_PUMP", 10)
+    monkeypatch.setattr(FarSim, "latency_s", STALL_S / 2)
+    sim = FarSim(mixed_queue(300, 300))
+    manager = sim.manager
+    while manager.backlog:
+        sim.turns_in(TURN_S)
+    before, begin_mono = manager.backlog.passed, sim.clocks.monotonic
+    while sim.good() < 300:
+        sim.turns_in(TURN_S)
+        wait_s = manager.next_wake_s(sim.clocks.wall, sim.clocks.monotonic)
+        assert wait_s is not None
+        assert 0 < wait_s < STALL_S + 0.001
+        came = before - manager.backlog.passed
+        assert came <= 10 * ((sim.clocks.monotonic - begin_mono) / STALL_S + 1.01)
+    left = manager.backlog.passed
+    assert 10 < left < before
+    sim.clocks.monotonic += STALL_S
+    sim.run_until(lambda: not manager.backlog.passed)  # nothing else moves: at once
+
+
+def test_nothing_is_written_down_for_room_that_others_do_not_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading, "FIRST_MAX", 200)
+    monkeypatch.setattr(FarSim, "latency_s", STALL_S / 2)
+    queue = mixed_queue(500, 200)
+    messids = list(queue.list_todo())
+    sim = FarSim(queue)
+    assert sim.seconds_for(200) > 2 * STALL_S
+    assert sim.manager.backlog
+    assert written_down(queue, messids) == 0
