@@ -64,6 +64,11 @@ def split(packet: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += length
 
 
+def whole(packet: bytes) -> int:
+    """Bytes of the packet's first frame, also of one that is cut; 0 without a head."""
+    return _HEAD.unpack_from(packet)[0] + _HEAD.size if len(packet) >= _HEAD.size else 0
+
+
 def string(value: bytes) -> bytes:
     """One string field: 4-byte length, then the bytes."""
     return _U32.pack(len(value)) + value

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +31,9 @@ from qsend.sysio import mailqueue
 from qsend.sysio.boot import ChildBoot
 from qsend.sysio.closing import close_read
 from qsend.sysio.crew import Crew
-from qsend.sysio.durable import Steps
-from qsend.sysio.endpoint import Descriptors, Endpoint
+from qsend.sysio.durable import BLOCKS, Steps, finish_from
+from qsend.sysio.endpoint import LACKS_FDS, Descriptors, Endpoint
+from qsend.sysio.fork import pass_over
 from qsend.sysio.localdelivery import Deliverer, Settings
 from qsend.sysio.loop import Loop
 from qsend.sysio.programenv import program_base
@@ -67,24 +69,81 @@ class Local:
             collects=True,
         )
         self._deliverer = Deliverer(settings, inject)
+        self._sock = boot.sock
+        pass_over(_OTHERS_SIGNALS)
+
+    def run(self) -> None:
+        """Serve until lspawn closes the socket.
+
+        The first delivery is carried out without the loop, if it comes alone and does
+        not block: for most accounts there is no other in the process's life, and the
+        loop would be a tenth of what it costs.
+        """
+        blocking: Steps[Report] | None = None
+        try:
+            if self._is_one_waiting():
+                blocking = self._first()
+                if blocking is None and not self._sock.recv(1, socket.MSG_PEEK):
+                    return
+        except (ConnectionResetError, BrokenPipeError):
+            pass  # lspawn has gone; what it sent before is still to be read
+        except RemoteProtocolError:
+            return
+        _Crowd(self._sock, self._deliverer, blocking).run()
+
+    def _is_one_waiting(self) -> bool:
+        """Wait for a packet; whether it is one delivery."""
+        packet = self._sock.recv(frames.PACKET_MAX, socket.MSG_PEEK)
+        return packet[4:5] == wire.CHILD and len(packet) == frames.whole(packet)
+
+    def _first(self) -> Steps[Report] | None:
+        """Carry it out and report; its steps, when it is going to block."""
+        packet, fds, flags, _ = socket.recv_fds(
+            self._sock, frames.PACKET_MAX, frames.FDS_MAX
+        )
+        [(_kind, body)] = frames.split(packet)
+        descriptors = Descriptors(fds, is_short=bool(flags & LACKS_FDS))
+        try:
+            taken = _take(self._deliverer, body, descriptors)
+        finally:
+            descriptors.close_rest()
+        if not isinstance(taken, Report):
+            try:
+                fd = next(taken)
+            except StopIteration as end:
+                taken = end.value
+            else:
+                if fd == BLOCKS:
+                    return taken
+                taken = finish_from(taken, fd)
+        self._sock.send(_rendered(taken))
+        return None
+
+
+class _Crowd:
+    """Many deliveries at once, until lspawn closes the socket."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        deliverer: Deliverer,
+        blocking: Steps[Report] | None,
+    ) -> None:
+        """`blocking`: a delivery that has been begun."""
+        self._deliverer = deliverer
         self._loop = Loop()
-        for signum in _OTHERS_SIGNALS:
-            self._loop.on_signal(signum, _ignore)
         self._endpoint = Endpoint(
-            self._loop,
-            boot.sock,
-            self._frame,
-            self._closed,
-            max_fds=frames.FDS_MAX,
+            self._loop, sock, self._frame, self._closed, max_fds=frames.FDS_MAX
         )
         self._crew = Crew(self._ended, self._loop.call_soon)
         # A bug outside of any delivery: lspawn defers what this process has.
         threading.excepthook = _die
         self._done: deque[Report] = deque()
         self._report_due = False
+        if blocking is not None:
+            self._crew.go_on_blocking(blocking)
 
     def run(self) -> None:
-        """Serve until lspawn closes the socket."""
         self._loop.run()
         self._deliverer.settle(_SETTLE_S)
         self._loop.close()
@@ -95,29 +154,11 @@ class Local:
     def _frame(self, kind: bytes, body: bytes, fds: Descriptors) -> None:
         if kind != wire.CHILD:
             raise RemoteProtocolError(f"unexpected frame {kind!r} from lspawn")
-        delivery = wire.parse_child(body)
-        try:
-            mess_fd = fds.take()
-        except OutOfDescriptors:
-            text = b"Too many files are open for deliveries of this user. (#4.3.0)\n"
-            report = Report(delid=delivery.delid, letter=Letter.DEFERRAL, text=text)
-            self._ended([report])
-            return
-        self._crew.add(self._steps(delivery, mess_fd))
-
-    def _steps(self, delivery: ChildDelivery, mess_fd: int) -> Steps[Report]:
-        try:
-            return (yield from self._deliverer.steps(delivery, mess_fd))
-        except Exception as exc:  # noqa: BLE001 - the delivery's outermost handler
-            # A bug that one message meets must not end the others' deliveries.
-            words = f"Internal trouble: {type(exc).__name__}: {exc}. (#4.3.0)\n"
-            return Report(
-                delid=delivery.delid,
-                letter=Letter.DEFERRAL,
-                text=words.encode("utf-8", "backslashreplace"),
-            )
-        finally:
-            close_read(mess_fd)
+        taken = _take(self._deliverer, body, fds)
+        if isinstance(taken, Report):
+            self._ended([taken])
+        else:
+            self._crew.add(taken)
 
     def _ended(self, reports: Iterable[Report]) -> None:
         self._done.extend(reports)
@@ -129,27 +170,57 @@ class Local:
     def _send_reports(self) -> None:
         self._report_due = False
         while self._done:
-            report = self._done.popleft()
-            self._endpoint.send(
-                wire.render_report(
-                    Report(
-                        delid=report.delid,
-                        letter=report.letter,
-                        text=localreport.fit(report.text),
-                    ),
-                    wire.REPORT_LOCAL_MAX,
-                )
-            )
+            self._endpoint.send(_rendered(self._done.popleft()))
         self._endpoint.flush()
+
+
+def _take(
+    deliverer: Deliverer, body: bytes, fds: Descriptors
+) -> Steps[Report] | Report:
+    """What lspawn asks for, or the report when it cannot be begun.
+
+    Raises: RemoteProtocolError when it is no delivery or came without its message.
+    """
+    delivery = wire.parse_child(body)
+    try:
+        mess_fd = fds.take()
+    except OutOfDescriptors:
+        text = b"Too many files are open for deliveries of this user. (#4.3.0)\n"
+        return Report(delid=delivery.delid, letter=Letter.DEFERRAL, text=text)
+    return _steps(deliverer, delivery, mess_fd)
+
+
+def _steps(
+    deliverer: Deliverer, delivery: ChildDelivery, mess_fd: int
+) -> Steps[Report]:
+    try:
+        return (yield from deliverer.steps(delivery, mess_fd))
+    except Exception as exc:  # noqa: BLE001 - the delivery's outermost handler
+        # A bug that one message meets must not end the others' deliveries.
+        words = f"Internal trouble: {type(exc).__name__}: {exc}. (#4.3.0)\n"
+        return Report(
+            delid=delivery.delid,
+            letter=Letter.DEFERRAL,
+            text=words.encode("utf-8", "backslashreplace"),
+        )
+    finally:
+        close_read(mess_fd)
+
+
+def _rendered(report: Report) -> bytes:
+    return wire.render_report(
+        Report(
+            delid=report.delid,
+            letter=report.letter,
+            text=localreport.fit(report.text),
+        ),
+        wire.REPORT_LOCAL_MAX,
+    )
 
 
 def _die(args: threading.ExceptHookArgs) -> None:
     threading.__excepthook__(args)
     os._exit(111)
-
-
-def _ignore() -> None:
-    """A handler, not SIG_IGN: programs would inherit that one."""
 
 
 def main(boot: ChildBoot) -> int:

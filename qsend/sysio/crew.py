@@ -69,6 +69,13 @@ class Crew(Generic[_Result]):
             self._is_turn_due = True
             self._call_soon(self._begin)
 
+    def go_on_blocking(self, steps: Steps[_Result]) -> None:
+        """Have the rest of `steps` carried out, which have just yielded BLOCKS."""
+        ended: list[_Result] = []
+        self._block(steps, ended)
+        if ended:
+            self._on_ends(ended)
+
     def _begin(self) -> None:
         """Advance what was added since the last turn, as far as there is room."""
         self._is_turn_due = False
@@ -113,8 +120,9 @@ class Crew(Generic[_Result]):
         except StopIteration as end:
             ended.append(end.value)
             return None
-        if fd != BLOCKS:
-            return fd
+        return fd if fd != BLOCKS else self._block(steps, ended)
+
+    def _block(self, steps: Steps[_Result], ended: list[_Result]) -> int | None:
         try:
             # A program may run for hours; the process must be able to end.
             threads.start(lambda: self._on_ends([finish(steps)]))

@@ -36,6 +36,15 @@ def finish(steps: Steps[_Result]) -> _Result:
     """
     try:
         fd = next(steps)
+    except StopIteration as end:
+        result: _Result = end.value
+        return result
+    return finish_from(steps, fd)
+
+
+def finish_from(steps: Steps[_Result], fd: int) -> _Result:
+    """The same for `steps` that have already yielded `fd`."""
+    try:
         while True:
             try:
                 if fd != BLOCKS:

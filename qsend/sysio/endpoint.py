@@ -36,7 +36,7 @@ class Poller(Protocol):
 
 
 # Plain numbers: the socket module's flags are enums, whose & is a function of Python.
-_IS_LONG, _LACKS_FDS = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
+_IS_LONG, LACKS_FDS = int(socket.MSG_TRUNC), int(socket.MSG_CTRUNC)
 
 OnFrame = Callable[[bytes, bytes, "Descriptors"], None]
 """Called with (kind, body, descriptors of the packet)."""
@@ -217,7 +217,7 @@ class Endpoint:
                 self.close(f"read failed: {exc.strerror}")
                 return
             # The kernel keeps back what the process has no room for, the last ones.
-            is_cut = bool(flags & _LACKS_FDS)
+            is_cut = bool(flags & LACKS_FDS)
             is_short = is_cut and len(fds) < self._max_fds
             self._take(
                 packet,

@@ -17,6 +17,7 @@ from qsend.core.errors import QsendError, TempFail
 
 if TYPE_CHECKING:
     import signal
+    import types
 else:
     # Without the names of its enumerations: a tenth of what a fork costs.
     import _signal as signal
@@ -88,6 +89,19 @@ def _set_default(signum: int) -> None:
         signal.signal(signum, signal.SIG_DFL)
     except OSError:
         pass  # reserved by the C library: it never had another disposition
+
+
+def pass_over(signums: Iterable[int]) -> None:
+    """Let these signals do nothing; programs that are run have them as by default.
+
+    A handler, not SIG_IGN: programs would inherit that one.
+    """
+    for signum in signums:
+        signal.signal(signum, _nothing)
+
+
+def _nothing(_signum: int, _frame: types.FrameType | None) -> None:
+    """A signal that was meant for another process."""
 
 
 def close_all_but(kept: Iterable[int]) -> None:

@@ -69,7 +69,8 @@ class Child:
         path.write_text(text)
         os.chown(path, self.account.uid, self.account.gid)
 
-    def ask(self, delid: int, *, ext: bytes = b"", sender: bytes = b"s@t") -> None:
+    def asked(self, delid: int, *, ext: bytes = b"", sender: bytes = b"s@t") -> bytes:
+        """The frame that asks for a delivery."""
         user = User(
             name=b"joe",
             uid=self.account.uid,
@@ -82,8 +83,12 @@ class Child:
         delivery = ChildDelivery(
             delid=DelId(delid), user=user, local=b"joe", domain=b"h", sender=sender
         )
+        return wire.render_child(delivery)
+
+    def ask(self, delid: int, *, ext: bytes = b"", sender: bytes = b"s@t") -> None:
+        frame = self.asked(delid, ext=ext, sender=sender)
         fd = os.open(self.tmp / "message", os.O_RDONLY)
-        socket.send_fds(self.sock, [wire.render_child(delivery)], [fd])
+        socket.send_fds(self.sock, [frame], [fd])
         os.close(fd)
 
     def reports(self, count: int) -> list[Report]:
@@ -297,13 +302,59 @@ def test_local_child_keeps_no_descriptor_of_a_finished_delivery(child: Child) ->
     def count() -> int:
         return len(os.listdir(f"/proc/{child.pid}/fd"))
 
+    # Neither the first, which has no loop, nor those that follow.
     child.deliver(1)
+    assert count() == 4
+    child.deliver(2)
     before = count()
     child.write("./Maildir/\n./box\n|cat >/dev/null\n")
-    for delid in range(2, 22):
+    for delid in range(3, 23):
         child.ask(delid)
     assert {report.text for report in child.reports(20)} == {b"did 2+0+1\n"}
     assert count() == before
+
+
+@pytest.mark.parametrize("packets", [1, 2])
+def test_local_child_whose_first_deliveries_come_together_does_all(
+    child: Child, packets: int
+) -> None:
+    os.kill(child.pid, signal.SIGSTOP)
+    sent = [child.asked(delid) for delid in (1, 2)]
+    for part in (sent,) if packets == 1 else ([each] for each in sent):
+        fds = [os.open(child.tmp / "message", os.O_RDONLY) for _ in part]
+        socket.send_fds(child.sock, [b"".join(part)], fds)
+        for fd in fds:
+            os.close(fd)
+    os.kill(child.pid, signal.SIGCONT)
+    assert [report.delid for report in child.reports(2)] == [1, 2]
+    assert child.end() == 0
+
+
+def test_local_child_whose_first_delivery_blocks_does_the_next_beside_it(
+    child: Child, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    child.write(f"|echo first; cat {fifo}\n")
+    child.ask(1)
+    # Opened by the program: the first one runs.
+    with fifo.open("wb"):
+        child.write("./Maildir/\n")
+        assert child.deliver(2).text == b"did 1+0+0\n"
+    (first,) = child.reports(1)
+    assert (first.delid, first.text) == (1, b"first\ndid 0+0+1\n")
+
+
+def test_local_child_whose_lspawn_is_gone_before_the_first_report_ends(
+    child: Child, capfd: pytest.CaptureFixture[str]
+) -> None:
+    os.kill(child.pid, signal.SIGSTOP)
+    child.ask(1)
+    child.sock.close()
+    os.kill(child.pid, signal.SIGCONT)
+    assert child.wait() == 0
+    assert capfd.readouterr().err == ""
+    assert len(os.listdir(child.home / "Maildir/new")) == 1
 
 
 @pytest.mark.parametrize(
