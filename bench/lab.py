@@ -37,20 +37,17 @@ class Lab:
     _stack: ExitStack = field(default_factory=ExitStack)
     _boxes: dict[tuple[int, bool], Mailboxes] = field(default_factory=dict)
     _has_dns: bool = False
-    _variant: ExitStack = field(default_factory=ExitStack)
     _waiting: Waiting | None = None
 
     def __enter__(self) -> Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._stack:
-            self.end_variant()
+        self._stack.close()
 
     def end_variant(self) -> None:
-        """Delete what its rounds had in common."""
+        """Use no more what its rounds had in common."""
         self._waiting = None
-        self._variant.close()
 
     def count(self, messages: int, system: str = "", quick: float = 1.0) -> int:
         """So many, to scale; in a quick run the share `quick` of them.
@@ -74,7 +71,7 @@ class Lab:
     def waiting(self, count: int) -> Waiting:
         """So many messages for all rounds of a variant, which asks for no others."""
         if self._waiting is None:
-            self._waiting = self._variant.enter_context(waiting.made(count))
+            self._waiting = self._stack.enter_context(waiting.made(count))
         return self._waiting
 
     def dns(self) -> None:
@@ -86,9 +83,14 @@ class Lab:
 
     @contextmanager
     def system(self, name: str, site: Site) -> Iterator[System]:
-        """A peer that is ended and deleted afterwards."""
+        """A peer that is ended afterwards; what it leaves is deleted at the end.
+
+        Where thousands of files were just deleted, ext4 without a journal looks for
+        milliseconds for the inode of a new one.
+        """
         self.sink.take()
         system = peers.make(name, site)
+        self._stack.callback(system.remove)
         try:
             system.open()
             yield system

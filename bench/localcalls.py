@@ -19,8 +19,7 @@ from pathlib import Path
 
 from bench.lab import Lab
 from bench.outcome import Outcome
-from bench.tree import WHERE
-from qsend.sysio.inodegroups import scatter
+from bench.tree import WHERE, far_apart
 from qsend.sysio.spread import Threads
 from qsend.sysio.syncer import syncfs
 
@@ -85,9 +84,7 @@ class _Place:
 
     def __init__(self, top: Path) -> None:
         self._fds = {}
-        fd = os.open(top, os.O_RDONLY)
-        scatter(fd)
-        os.close(fd)
+        far_apart(top)
         for name in ("mess", "intd", "todo", "new", "tmp"):
             (top / name).mkdir()
             self._fds[name] = os.open(top / name, os.O_RDONLY)

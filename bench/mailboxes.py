@@ -12,8 +12,7 @@ from pathlib import Path
 from bench.deletion import delete
 from bench.letters import number_of
 from bench.sink import Arrival
-from bench.tree import WHERE
-from qsend.sysio.inodegroups import scatter
+from bench.tree import WHERE, far_apart
 
 UID = 64810
 HEAD = 4096
@@ -61,11 +60,7 @@ class Mailboxes:
         )
 
     def renew(self) -> None:
-        """Empty Maildirs in the place of those there are, which stay until the end.
-
-        Where thousands of files were just deleted, ext4 without a journal looks for
-        milliseconds for the inode of a new one.
-        """
+        """Empty Maildirs in the place of those there are, which stay until the end."""
         old = f"old{len(list(self.home(0).iterdir()))}"
         for box in range(self.count):
             (self.home(box) / "Maildir").rename(self.home(box) / old)
@@ -73,11 +68,7 @@ class Mailboxes:
 
     def make(self) -> None:
         """Make the homes, on such a file system far from each other."""
-        fd = os.open(self.path, os.O_RDONLY)
-        try:
-            scatter(fd)
-        finally:
-            os.close(fd)
+        far_apart(self.path)
         for box in range(self.count):
             self._mkdir(self.home(box), box)
             self._make_maildir(box)

@@ -17,11 +17,21 @@ from pathlib import Path
 
 import psutil
 
+from qsend.sysio.inodegroups import scatter
 from tests.longqueue import Mail, fill_todo
 
 ROOT = Path(__file__).parents[1]
 SENDER = b"bench@bench.example"
 WHERE = os.environ.get("BENCH_DIR", "/tmp")
+
+
+def far_apart(path: Path) -> None:
+    """Put what is made in this directory into block groups far from each other."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        scatter(fd)
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

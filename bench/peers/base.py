@@ -17,7 +17,7 @@ from bench import cpugroup, proctree
 from bench.errors import BenchError
 from bench.letters import Letter
 from bench.mailboxes import Mailboxes
-from bench.tree import WHERE
+from bench.tree import WHERE, far_apart
 
 HOST = "bench.example"
 """Whose mail is local."""
@@ -56,15 +56,19 @@ class System(ABC):
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.path = Path(WHERE, f"qsend-bench-{secrets.token_hex(4)}")
+        self._top = Path(WHERE, f"qsend-bench-{secrets.token_hex(4)}")
+        self.path = self._top / "home"
         self.process: subprocess.Popen[bytes] | None = None
         self._group: cpugroup.CpuGroup | None = None
 
     def open(self) -> None:
         """Make its directory and set it up for its site."""
+        self._top.mkdir()
+        far_apart(self._top)
         self.path.mkdir()
-        self.path.chmod(0o755)
-        self._group = cpugroup.make(self.path.name)
+        for each in (self._top, self.path):
+            each.chmod(0o755)
+        self._group = cpugroup.make(self._top.name)
         self.set_up()
 
     @abstractmethod
@@ -184,12 +188,15 @@ class System(ABC):
         proctree.end(members, STOP_S)
 
     def close(self) -> None:
-        """End it and delete its directory."""
+        """End it."""
         self.stop(CLOSE_S)
         if self._group is not None:
             self._group.remove()
-        if self.path.exists():
-            shutil.rmtree(self.path)
+
+    def remove(self) -> None:
+        """Delete its directory, if it has been made."""
+        if self._top.exists():
+            shutil.rmtree(self._top)
 
 
 def count_files(paths: Sequence[Path]) -> int:

@@ -6,7 +6,7 @@ from bench.peers.base import QMQP_PORT, SMTP_PORT
 from bench.peers.qmailqueue import DEFAULT_DELIVERY, QmailQueue
 from bench.sink import reachable
 
-LOCAL_SLOTS = 50
+LOCAL_SLOTS = 150
 
 
 class Qsend(QmailQueue):

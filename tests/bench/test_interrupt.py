@@ -39,7 +39,7 @@ def test_a_peer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             is_lent = True
         assert not is_lent
     assert not list(tmp_path.iterdir())
-    groups = [parent / made[0].path.name for parent in cpugroup.hierarchies()]
+    groups = [parent / made[0].path.parent.name for parent in cpugroup.hierarchies()]
     assert not any(group.exists() for group in groups)
 
 
