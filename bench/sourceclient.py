@@ -11,115 +11,116 @@ It waits for every answer before it goes on, as most clients do.
 
 from __future__ import annotations
 
-import asyncio
 import json
+import select
+import socket
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any, cast
-
-import uvloop
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 from bench.letters import SENDER, Letter
+
+READ = 65536
+Step = Generator[None, None, None]
+"""Yields whenever it waits for the server."""
 
 
 class Trouble(Exception):
     """The server did not take something."""
 
 
-class Client(asyncio.Protocol):
-    """One connection: write, and wait for a reply."""
+class Link:
+    """A session's connection, while it has one."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str, port: int, opened: Callable[[Link], None]) -> None:
+        """`opened` is called with this link for each new connection."""
+        self._address = (host, port)
+        self._opened = opened
         self._input = b""
-        self._waiter: asyncio.Future[bytes] | None = None
-        self._is_whole = smtp_reply
-        self.transport: asyncio.Transport
+        self.sock: socket.socket | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
+    def open(self) -> None:
+        """Connect."""
+        self.sock = socket.create_connection(self._address)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._opened(self)
 
-    def data_received(self, data: bytes) -> None:
+    def close(self) -> None:
+        """Hang up."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+
+    def receive(self) -> None:
+        """Take what has come. Raises: Trouble when the server hung up."""
+        assert self.sock is not None
+        data = self.sock.recv(READ)
+        if not data:
+            raise Trouble("hung up")
         self._input += data
-        self._look()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(Trouble(f"hung up {exc or ''}"))
+    def write(self, data: bytes) -> None:
+        """All of it; the server reads while we write."""
+        assert self.sock is not None
+        self.sock.sendall(data)
 
-    def _look(self) -> None:
-        if self._waiter is not None and self._is_whole(self._input):
-            reply, self._input = self._input, b""
-            if not self._waiter.done():
-                self._waiter.set_result(reply)
+    def expect(self, start: bytes) -> Step:
+        """Wait for one reply of SMTP that starts so. Raises: Trouble for another."""
+        # A line that is not the last of a reply has `-` behind its code.
+        while not self._input.endswith(b"\n") or self._last_line()[3:4] == b"-":
+            yield
+        self._require(self._input.startswith(start))
 
-    async def expect(self, start: bytes) -> None:
-        """Wait for one reply that starts so. Raises: Trouble for another."""
-        self._waiter = asyncio.get_running_loop().create_future()
-        self._look()
-        reply = await self._waiter
-        if not reply.startswith(start):
-            raise Trouble(repr(reply))
-
-    async def ask(self, data: bytes, start: bytes) -> None:
+    def ask(self, data: bytes, start: bytes) -> Step:
         """Write, and expect."""
-        self.transport.write(data)
-        await self.expect(start)
+        self.write(data)
+        return self.expect(start)
 
-    async def ask_qmqp(self, data: bytes) -> None:
-        """Write a whole request; the answer is a netstring that starts with K."""
-        self._is_whole = qmqp_reply
-        self.transport.write(data)
-        self._waiter = asyncio.get_running_loop().create_future()
-        reply = await self._waiter
-        if not reply.partition(b":")[2].startswith(b"K"):
+    def expect_taken(self) -> Step:
+        """Wait for QMQP's answer, a netstring that starts with K. Raises: Trouble."""
+        while not self._input.endswith(b","):
+            yield
+        self._require(self._input.partition(b":")[2].startswith(b"K"))
+
+    def _last_line(self) -> bytes:
+        return self._input[self._input.rfind(b"\n", 0, -1) + 1 :]
+
+    def _require(self, is_good: bool) -> None:
+        reply, self._input = self._input, b""
+        if not is_good:
             raise Trouble(repr(reply))
 
 
-def smtp_reply(data: bytes) -> bool:
-    """Whether the last line is there, and is the last of a reply."""
-    if not data.endswith(b"\n"):
-        return False
-    last = data[data.rfind(b"\n", 0, -1) + 1 :]
-    return last[3:4] != b"-"
-
-
-def qmqp_reply(data: bytes) -> bool:
-    """Whether the netstring is whole."""
-    return data.endswith(b",")
-
-
-async def smtp(job: Any, letters: Iterator[Letter]) -> None:
+def smtp(link: Link, letters: Iterator[Letter], *, keep: bool) -> Step:
     """One of the sessions: takes letters until there are none."""
-    client: Client | None = None
     for letter in letters:
-        if client is None:
-            client = await connect(job)
-            await client.expect(b"220")
-            await client.ask(b"EHLO source.example\r\n", b"250")
-        await client.ask(b"MAIL FROM:<%b>\r\n" % SENDER, b"250")
+        if link.sock is None:
+            link.open()
+            yield from link.expect(b"220")
+            yield from link.ask(b"EHLO source.example\r\n", b"250")
+        yield from link.ask(b"MAIL FROM:<%b>\r\n" % SENDER, b"250")
         for recip in letter.recips:
-            await client.ask(b"RCPT TO:<%b>\r\n" % recip, b"250")
-        await client.ask(b"DATA\r\n", b"354")
+            yield from link.ask(b"RCPT TO:<%b>\r\n" % recip, b"250")
+        yield from link.ask(b"DATA\r\n", b"354")
         content = letter.content().replace(b"\n", b"\r\n")
-        await client.ask(content + b".\r\n", b"250")
+        yield from link.ask(content + b".\r\n", b"250")
         taken(letter)
-        if not job["keep"]:
-            await client.ask(b"QUIT\r\n", b"221")
-            client.transport.close()
-            client = None
-    if client is not None:
-        client.transport.close()
+        if not keep:
+            yield from link.ask(b"QUIT\r\n", b"221")
+            link.close()
+    link.close()
 
 
-async def qmqp(job: Any, letters: Iterator[Letter]) -> None:
+def qmqp(link: Link, letters: Iterator[Letter], *, keep: bool) -> Step:
     """As smtp; this protocol takes one message for each connection."""
     for letter in letters:
-        client = await connect(job)
+        link.open()
         parts = (letter.content(), SENDER, *letter.recips)
-        await client.ask_qmqp(netstring(b"".join(map(netstring, parts))))
+        link.write(netstring(b"".join(map(netstring, parts))))
+        yield from link.expect_taken()
         taken(letter)
-        client.transport.close()
+        link.close()
 
 
 def netstring(data: bytes) -> bytes:
@@ -132,29 +133,36 @@ def taken(letter: Letter) -> None:
     sys.stdout.write(f"{time.time():.6f} {letter.number}\n")
 
 
-async def connect(job: Any) -> Client:
-    """A new connection."""
-    loop = asyncio.get_running_loop()
-    _, client = await loop.create_connection(Client, job["host"], job["port"])
-    return client
-
-
-async def run(job: Any) -> None:
+def run(job: Any) -> None:
     """All sessions."""
     letters = (
         Letter(number, tuple(recip.encode() for recip in recips), job["size"])
         for number, recips in job["letters"]
     )
     session = {"smtp": smtp, "qmqp": qmqp}[job["protocol"]]
+    steps: dict[Link, Step] = {}
+    links: dict[int, Link] = {}
+    poll = select.epoll()
+
+    def opened(link: Link) -> None:
+        assert link.sock is not None
+        links[link.sock.fileno()] = link
+        poll.register(link.sock, select.EPOLLIN)
+
+    def advance(link: Link) -> None:
+        if next(steps[link], True):  # None while it waits
+            del steps[link]
+
     sys.stdout.write(f"{time.time():.6f}\n")
-    await asyncio.gather(*(session(job, letters) for _ in range(job["sessions"])))
-
-
-def main() -> None:
-    """Run the job of standard input."""
-    uvloop.install()
-    asyncio.run(run(json.load(sys.stdin)))
+    for _ in range(job["sessions"]):
+        link = Link(job["host"], job["port"], opened)
+        steps[link] = session(link, letters, keep=job["keep"])
+        advance(link)
+    while steps:
+        for fd, _ in poll.poll():
+            links[fd].receive()
+            advance(links[fd])
 
 
 if __name__ == "__main__":
-    main()
+    run(json.load(sys.stdin))

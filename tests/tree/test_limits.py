@@ -135,7 +135,13 @@ CASES: dict[str, tuple[Callable[[Any], Iterator[Prefix]], str]] = {
     "tasks": (by_tasks, "pids"),
     "memory": (by_memory, "memory"),
 }
-BROKE_DOWN = ("alert: start broke down: ", "alert: controls: ", "alert: cannot start: ")
+BROKE_DOWN = (
+    "alert: start broke down: ",
+    "alert: controls: ",
+    "alert: cannot start: ",
+    ": MemoryError: ",
+)
+"""What start, and a process that it starts again, say when they lack something."""
 UNMARKED = b"trouble "
 """What send says when it cannot mark what was delivered: it is delivered twice."""
 
