@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,8 +22,8 @@ def run() -> list[Outcome]:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "micro.json"
         command = [
-            sys.executable, "-m", "pytest", "-q", "-o", "addopts=",
-            "--import-mode=importlib", f"--benchmark-json={path}",
+            sys.executable, "-m", "pytest", "-q", "-c", os.devnull,
+            f"--rootdir={ROOT}", "--import-mode=importlib", f"--benchmark-json={path}",
             "--benchmark-columns=median,iqr,ops", str(ROOT / "bench/micro"),
         ]  # fmt: skip
         done = subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False)

@@ -25,6 +25,7 @@ from qsend.formats.injectenv import (
 )
 from qsend.formats.rfc822 import parse_field, read_header, render_field
 from qsend.sysio import clock
+from qsend.sysio.boundedread import read_most
 from qsend.sysio.home import find_home, read_control
 from qsend.sysio.mailqueue import inject
 from qsend.sysio.native import is_directory, read_environ, to_bytes
@@ -179,7 +180,7 @@ def _read_followup_file(path: str | None) -> bytes | None:
         return None
     try:
         with open(path, "rb") as file:
-            content = file.read(FILE_MAX + 1)
+            content = read_most(file.fileno(), FILE_MAX + 1)
     except FileNotFoundError:
         return None
     except OSError as exc:

@@ -22,6 +22,7 @@ from qsend.formats.control import Controls, parse_controls
 from qsend.formats.controllines import FILE_MAX
 from qsend.formats.showctl import Facts, control_lines
 from qsend.sysio.accounts import load_accounts
+from qsend.sysio.boundedread import read_most
 from qsend.sysio.home import find_home
 
 _HELP = """\
@@ -125,5 +126,5 @@ def _content(path: str, name: str) -> bytes | None:
     if not os.path.isfile(path):
         return None
     with open(path, "rb") as file:
-        content = file.read(FILE_MAX + 1)
+        content = read_most(file.fileno(), FILE_MAX + 1)
     return content if len(content) <= FILE_MAX else None

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from qsend.core.errors import TempFail
 from qsend.formats.addressitems import Domains
 from qsend.formats.controllines import FILE_MAX, one_line
+from qsend.sysio.boundedread import read_most
 from qsend.sysio.home import find_home, read_control
 
 
@@ -25,7 +26,7 @@ def read_source(path: str) -> bytes:
     """A source file. Raises: TempFail when it cannot be read, or is too long."""
     try:
         with open(path, "rb") as file:
-            content = file.read(FILE_MAX + 1)
+            content = read_most(file.fileno(), FILE_MAX + 1)
     except OSError as exc:
         raise TempFail(f"unable to read {path}: {exc.strerror}") from exc
     if len(content) > FILE_MAX:

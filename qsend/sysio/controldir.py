@@ -19,6 +19,7 @@ from qsend.formats.control import KNOWN
 from qsend.formats.controllines import FILE_MAX
 from qsend.formats.frames import frame
 from qsend.sysio import sealed
+from qsend.sysio.boundedread import read_most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +202,6 @@ def _open(path: str, *, is_known: bool) -> int | None:
 
 def _take_plainly(files: dict[str, bytes], name: str, fd: int) -> bool:
     with open(fd, "rb", closefd=False) as file:
-        content = file.read(FILE_MAX + 1)
+        content = read_most(file.fileno(), FILE_MAX + 1)
     files[name] = content
     return len(content) <= FILE_MAX

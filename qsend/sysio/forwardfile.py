@@ -27,6 +27,7 @@ from qsend.formats.addressitems import (
 )
 from qsend.formats.control import Durability
 from qsend.sysio import stdin
+from qsend.sysio.boundedread import read_most
 from qsend.sysio.childprogram import NotStarted, run_fed
 from qsend.sysio.mbox import Mboxes
 from qsend.sysio.messagefile import MessageFile
@@ -201,7 +202,7 @@ def _open(path: str) -> _Source | None:
     try:
         with open(fd, "rb") as file:
             status = os.fstat(fd)
-            content = file.read(FILE_MAX + 1)
+            content = read_most(file.fileno(), FILE_MAX + 1)
     except OSError as exc:
         raise TempFail(f"unable to read {path}: {exc.strerror}") from exc
     if len(content) > FILE_MAX:

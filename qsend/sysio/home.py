@@ -12,6 +12,7 @@ import posix
 from qsend.core.errors import TempFail
 from qsend.core.light import TYPE_CHECKING
 from qsend.formats.controllines import FILE_MAX
+from qsend.sysio.boundedread import read_most
 from qsend.sysio.native import to_text
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ DEFAULT_HOME = "/var/qmail"
 HOME_FILE = "/etc/qsend/home"
 """Names the home of this machine on its first line."""
 
-_PART = 65536
 _HOME_FILE_MAX = 8192
 """More than PATH_MAX (4096); what lies beyond cannot be a path."""
 
@@ -96,10 +96,6 @@ def _read(path: str, most: int) -> bytes:
     """The first `most` bytes, in a third of the time that `open` takes."""
     fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
-        content = part = posix.read(fd, _PART)
-        while part and len(content) < most:
-            part = posix.read(fd, min(_PART, most - len(content)))
-            content += part
-        return content
+        return read_most(fd, most)
     finally:
         posix.close(fd)

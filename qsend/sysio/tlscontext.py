@@ -12,6 +12,7 @@ from qsend.core.errors import ConfigError, ConfigFault
 from qsend.core.tlspolicy import Level
 from qsend.formats.controllines import FILE_MAX
 from qsend.formats.tlscontrols import TlsControls, parse_tls
+from qsend.sysio.boundedread import read_most
 from qsend.sysio.tls import load_cert, reason_of
 
 _BUNDLES = (
@@ -27,7 +28,7 @@ def system_ca() -> bytes:
     for path in (ssl.get_default_verify_paths().cafile, *_BUNDLES):
         try:
             with open(path or "", "rb") as file:
-                return file.read(FILE_MAX)
+                return read_most(file.fileno(), FILE_MAX)
         except OSError:
             continue
     return b""
