@@ -26,7 +26,7 @@ bench:          ## beside Postfix and, with NOTQMAIL_HOME, notqmail; under ten m
 	@tools/testdeps
 	@.venv/bin/python -m bench
 
-bench-full:     ## all variants, three rounds, some 45 minutes; writes bench/REPORT.md
+bench-full:     ## all variants, three rounds, 35 minutes; writes bench/REPORT.md
 	@tools/venv bench
 	@tools/testdeps
 	@.venv/bin/python -m bench --full --report
