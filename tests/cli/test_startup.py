@@ -35,6 +35,7 @@ QUEUE = {
     "qsend.formats.queueexit",
     "qsend.formats.todo",
     "qsend.sysio",
+    "qsend.sysio.boundedread",
     "qsend.sysio.clock",
     "qsend.sysio.home",
     "qsend.sysio.native",
