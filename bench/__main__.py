@@ -122,7 +122,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "workloads", nargs="*", metavar="WORKLOAD", help=", ".join(WORKLOADS)
     )
-    parser.add_argument("--full", action="store_true", help="all variants: 45 minutes")
+    parser.add_argument("--full", action="store_true", help="all variants")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--scale", type=float, default=1.0, help="multiplies the counts of messages"

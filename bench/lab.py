@@ -37,17 +37,13 @@ class Lab:
     _stack: ExitStack = field(default_factory=ExitStack)
     _boxes: dict[tuple[int, bool], Mailboxes] = field(default_factory=dict)
     _has_dns: bool = False
-    _waiting: Waiting | None = None
+    _waiting: dict[int, Waiting] = field(default_factory=dict)
 
     def __enter__(self) -> Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-    def end_variant(self) -> None:
-        """Use no more what its rounds had in common."""
-        self._waiting = None
 
     def count(self, messages: int, system: str = "", quick: float = 1.0) -> int:
         """So many, to scale; in a quick run the share `quick` of them.
@@ -69,10 +65,10 @@ class Lab:
         return self._boxes[key]
 
     def waiting(self, count: int) -> Waiting:
-        """So many messages for all rounds of a variant, which asks for no others."""
-        if self._waiting is None:
-            self._waiting = self._stack.enter_context(waiting.made(count))
-        return self._waiting
+        """So many messages that wait; made once for the whole suite."""
+        if count not in self._waiting:
+            self._waiting[count] = self._stack.enter_context(waiting.made(count))
+        return self._waiting[count]
 
     def dns(self) -> None:
         """Have a DNS server for ZONE: good, bad and slow hosts by the hundred."""

@@ -31,17 +31,19 @@ def run(
     tell: Callable[[Outcome], None],
 ) -> None:
     """All of it; `tell` gets each outcome, with an error when a run failed."""
-    plan = [(variant, turns(variant, systems, rounds)) for variant in variants]
+    plan = [
+        (variant, number, system)
+        for variant in variants
+        for number, system in turns(variant, systems, rounds)
+    ]
     with _progress() as progress:
-        task = progress.add_task("", total=sum(len(runs) for _, runs in plan))
-        for variant, runs in plan:
-            for number, system in runs:
-                progress.update(task, description=f"{variant.name}: {system}")
-                outcome = _once(lab, variant, number, system)
-                tell(outcome)
-                progress.console.print(_line(outcome), highlight=False)
-                progress.advance(task)
-            lab.end_variant()
+        task = progress.add_task("", total=len(plan))
+        for variant, number, system in plan:
+            progress.update(task, description=f"{variant.name}: {system}")
+            outcome = _once(lab, variant, number, system)
+            tell(outcome)
+            progress.console.print(_line(outcome), highlight=False)
+            progress.advance(task)
 
 
 def _once(lab: Lab, variant: Variant, number: int, system: str) -> Outcome:

@@ -1,7 +1,7 @@
 """Messages that wait until tomorrow, in a queue that outlives the homes it lies in.
 
-A million of them take minutes to make and to delete, so all rounds of a variant use
-the same ones: each round's home gets the queue, topped up, and gives it back.
+A million of them take minutes to make and to delete, so all rounds use the same ones:
+each round's home gets the queue, topped up, and gives it back.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Reading(Lifecycle):
         self.backlog = Backlog()  # whoever looks recipients up says so here
         self._slow: deque[tuple[float, MessId, set[tuple[Channel, bytes]]]] = deque()
         self._room_mono = 0.0
-        self._passed_mono = 0.0
+        self._passed_mono = 0.0  # before this no second look while others are moving
         self._sought: frozenset[bytes] = frozenset()
 
     @property

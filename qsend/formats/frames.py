@@ -64,9 +64,12 @@ def split(packet: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += length
 
 
-def whole(packet: bytes) -> int:
-    """Bytes of the packet's first frame, also of one that is cut; 0 without a head."""
-    return _HEAD.unpack_from(packet)[0] + _HEAD.size if len(packet) >= _HEAD.size else 0
+def is_one(packet: bytes, kind: bytes) -> bool:
+    """Whether the packet is one whole frame, of this kind (one byte)."""
+    if packet[_HEAD.size - 1 : _HEAD.size] != kind:
+        return False
+    length: int = _HEAD.unpack_from(packet)[0]
+    return len(packet) == _HEAD.size + length
 
 
 def string(value: bytes) -> bytes:

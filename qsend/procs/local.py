@@ -94,7 +94,7 @@ class Local:
     def _is_one_waiting(self) -> bool:
         """Wait for a packet; whether it is one delivery."""
         packet = self._sock.recv(frames.PACKET_MAX, socket.MSG_PEEK)
-        return packet[4:5] == wire.CHILD and len(packet) == frames.whole(packet)
+        return frames.is_one(packet, wire.CHILD)
 
     def _first(self) -> Steps[Report] | None:
         """Carry it out and report; its steps, when it is going to block."""
