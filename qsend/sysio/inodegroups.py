@@ -16,6 +16,8 @@ import fcntl
 import os
 import struct
 
+from qsend.sysio.filesystem import is_without_journal
+
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
 _TOP_OF_HIERARCHY = 0x20000
 _FLAGS = struct.Struct("l")
@@ -31,14 +33,3 @@ def scatter(dir_fd: int) -> None:
     with contextlib.suppress(OSError):  # it is slower then, and not wrong
         flags = _FLAGS.unpack(fcntl.ioctl(dir_fd, _GET_FLAGS, bytes(_FLAGS.size)))[0]
         fcntl.ioctl(dir_fd, _SET_FLAGS, _FLAGS.pack(flags | _TOP_OF_HIERARCHY))
-
-
-def is_without_journal(device: int) -> bool:
-    """Whether a file system is ext4 without a journal."""
-    number = f"{os.major(device)}:{os.minor(device)}"
-    disk = os.path.basename(os.path.realpath(f"/sys/dev/block/{number}"))
-    try:
-        with open(f"/sys/fs/ext4/{disk}/journal_task", encoding="ascii") as task:
-            return task.read().strip() == "<none>"
-    except OSError:
-        return False

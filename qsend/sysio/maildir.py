@@ -1,8 +1,8 @@
 """Delivery into a maildir: written, synced, linked into new, new synced.
 
-The file has no name before that of new where the file system can do so, which
-takes two directory changes less and leaves no rubbish at a crash; elsewhere it is
-written under a name in tmp.
+The file has no name before that of new where the file system can do so, and its link
+is durable with that name (sysio/filesystem.py): that takes two directory changes less
+and leaves no rubbish at a crash. Elsewhere it is written under a name in tmp.
 
 Works by directory descriptors, so that many deliveries can be under way at once: no
 chdir, umask or alarm, which they would share. The maildir must exist already,
@@ -25,6 +25,7 @@ from qsend.core.errors import TempFail
 from qsend.formats.control import Durability
 from qsend.sysio import clock
 from qsend.sysio.durable import Steps
+from qsend.sysio.filesystem import syncs_links_with_names
 from qsend.sysio.messagefile import MessageFile
 
 _LIMIT_S = 86400
@@ -60,6 +61,7 @@ class Maildirs:
         self._count = itertools.count()
         # An unnamed file gets its name through /proc.
         self._has_proc = os.path.isdir("/proc/self/fd")
+        self._syncs_links: dict[int, bool] = {}
 
     def deliver(
         self, home_fd: int, path: bytes, prefix: bytes, message: MessageFile
@@ -132,13 +134,20 @@ class Maildirs:
 
         Whatever the reason: the other way meets it again, and says it.
         """
-        if not self._has_proc:
+        if not self._has_proc or not self._may_be_unnamed(maildir_fd):
             return -1
         flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
         try:
             return os.open(b"tmp", flags, 0o600, dir_fd=maildir_fd)
         except OSError:
             return -1
+
+    def _may_be_unnamed(self, maildir_fd: int) -> bool:
+        device = os.fstat(maildir_fd).st_dev
+        known = self._syncs_links.get(device)
+        if known is None:
+            known = self._syncs_links[device] = syncs_links_with_names(device)
+        return known
 
     def _store_named(
         self, maildir_fd: int, prefix: bytes, message: MessageFile

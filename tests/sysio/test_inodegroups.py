@@ -5,42 +5,22 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from qsend.sysio import queuemaker
-from qsend.sysio.inodegroups import is_without_journal, scatter
+from qsend.sysio.inodegroups import scatter
 from qsend.sysio.queuewriter import QueueWriter
+from tests.loopdisk import LoopDisk, Make, loop_disks, needs_loop
 from tests.queues import own_accounts
-
-Make = Callable[[str], Path]
-needs_loop = pytest.mark.skipif(
-    not os.path.exists("/dev/loop-control"), reason="no loop devices here"
-)
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Mounts an ext4 of 32 block groups with or without a journal."""
-    mounted: list[Path] = []
-
-    def build(journal: str) -> Path:
-        disk, where = tmp_path / f"disk{len(mounted)}", tmp_path / f"m{len(mounted)}"
-        with disk.open("wb") as file:
-            file.truncate(256 << 20)
-        features = f"{journal}has_journal,^flex_bg"
-        command = ["mke2fs", "-q", "-F", "-t", "ext4", "-O", features, "-g", "8192"]
-        subprocess.run([*command, "-b", "1024", str(disk)], check=True)
-        where.mkdir()
-        subprocess.run(["mount", "-o", "loop", str(disk), str(where)], check=True)
-        mounted.append(where)
-        return where
-
-    yield build
-    for where in mounted:
-        subprocess.run(["umount", str(where)], check=True)
+    with loop_disks(tmp_path) as make:
+        yield make
 
 
 def flags(path: Path) -> str:
@@ -50,10 +30,9 @@ def flags(path: Path) -> str:
     return done.stdout.split()[0]
 
 
-def inodes_per_group(where: Path) -> int:
-    disk = where.parent / where.name.replace("m", "disk")
+def inodes_per_group(disk: LoopDisk) -> int:
     done = subprocess.run(
-        ["dumpe2fs", "-h", str(disk)], capture_output=True, text=True, check=True
+        ["dumpe2fs", "-h", str(disk.image)], capture_output=True, text=True, check=True
     )
     found = re.search(r"Inodes per group: *(\d+)", done.stdout)
     assert found is not None
@@ -65,8 +44,8 @@ def inodes_per_group(where: Path) -> int:
 def test_messages_of_a_queue_without_a_journal_lie_in_several_groups(
     make: Make,
 ) -> None:
-    where = make("^")
-    assert is_without_journal(os.stat(where).st_dev)
+    disk = make(journal=False)
+    where = disk.where
     queuemaker.create(str(where), own_accounts())
     assert "T" in flags(where / "queue/mess")
     assert "T" not in flags(where / "queue/todo")
@@ -75,7 +54,7 @@ def test_messages_of_a_queue_without_a_journal_lie_in_several_groups(
     for draft in drafts:
         draft.discard()
     writer.close()
-    size = inodes_per_group(where)
+    size = inodes_per_group(disk)
     # A group for 64 in a row; two parts of mess/ may share one.
     assert len({(draft.messid - 1) // size for draft in drafts}) > 2
 
@@ -83,8 +62,7 @@ def test_messages_of_a_queue_without_a_journal_lie_in_several_groups(
 @needs_loop
 @pytest.mark.root
 def test_a_queue_with_a_journal_stays_together(make: Make) -> None:
-    where = make("")
-    assert not is_without_journal(os.stat(where).st_dev)
+    where = make(journal=True).where
     queuemaker.create(str(where), own_accounts())
     assert "T" not in flags(where / "queue/mess")
 

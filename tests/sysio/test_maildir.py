@@ -15,6 +15,7 @@ import pytest
 
 from qsend.core.errors import TempFail
 from qsend.formats.control import Durability
+from qsend.sysio import maildir
 from qsend.sysio.durable import finish
 from qsend.sysio.maildir import Maildirs, escape_host
 from qsend.sysio.messagefile import CHUNK_BYTES, MessageFile
@@ -25,6 +26,7 @@ PREFIX = b"Return-Path: <s@t>\nDelivered-To: a@b\n"
 @pytest.fixture(params=["unnamed", "named"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything holds on a file system without unnamed files as well."""
+    monkeypatch.setattr(maildir, "syncs_links_with_names", lambda _device: True)
     if request.param == "unnamed":
         return
     real_open = os.open
