@@ -43,8 +43,8 @@ class Server(Protocol):
     def share(self, caller: Caller) -> Share:
         """What a new stream counts against."""
 
-    def begun(self, stream: Stream) -> None:
-        """A stream exists: start its clock and itself."""
+    def begun(self, stream: Stream, *, is_first: bool) -> None:
+        """A stream exists, of a connection the first or not: start its clock."""
 
     def completed(self, stream: Stream) -> None:
         """A stream is about to be committed: the client's part is over."""
@@ -80,6 +80,8 @@ class Connection:
     def __init__(self, server: Server, sock: socket.socket, caller: Caller):
         self.caller = caller
         self.last_mono = clock.mono()
+        self.has_begun = False
+        """Whether it has had a message."""
         self._server = server
         self._streams: dict[int, Stream] = {}
         self._has_used_pid = caller.pid == 0
@@ -174,7 +176,8 @@ class Connection:
         share = self._server.share(self.caller)
         stream = Stream(self._server.intake, self.caller, qp, share, answer)
         self._streams[number] = stream
-        self._server.begun(stream)
+        is_first, self.has_begun = not self.has_begun, True
+        self._server.begun(stream, is_first=is_first)
         return stream
 
     def _commit(self, number: int) -> None:

@@ -60,6 +60,7 @@ class InjectServer:
         self._acceptor: Acceptor | None = None
         self._is_sweep_due = False
         self._on_drained: Callable[[], None] | None = None
+        self._awaits_first = False
 
     # For the process
 
@@ -90,9 +91,13 @@ class InjectServer:
         """Take nothing new, finish, then call `on_drained` from the loop, once.
 
         Complete messages are always finished and answered. Incomplete ones are
-        waited for, or dropped.
+        waited for, or dropped; with them the first of a client that has been
+        accepted and not yet heard, unless it stalls.
         """
         self._on_drained = on_drained
+        self._awaits_first = keep_incomplete
+        if keep_incomplete:
+            self.loop.call_later(self._limits.stalled_s, self._await_no_first)
         fd = self.stop_listening()
         if fd is not None:
             os.close(fd)
@@ -101,6 +106,11 @@ class InjectServer:
                 connection.abort_incomplete()
             self.settled(connection)
         self._check_drained()
+
+    def _await_no_first(self) -> None:
+        self._awaits_first = False
+        for connection in list(self._connections):
+            self.settled(connection)
 
     # For connections
 
@@ -116,11 +126,11 @@ class InjectServer:
         """What a new stream counts against."""
         return Share() if caller.is_trusted else self._quota.begin(caller.uid)
 
-    def begun(self, stream: Stream) -> None:
-        """A stream exists: start its clock and itself."""
+    def begun(self, stream: Stream, *, is_first: bool) -> None:
+        """A stream exists, of a connection the first or not: start its clock."""
         self._births[stream] = None
         self._plan_sweep()
-        if self._on_drained is not None:
+        if self._on_drained is not None and not (is_first and self._awaits_first):
             stream.fail(QueueExit.BUSY)
         else:
             stream.begin()
@@ -143,7 +153,8 @@ class InjectServer:
         """A stream of a connection is over; when draining, so may both be."""
         if self._on_drained is None:
             return
-        if connection.is_idle and not connection.is_closed:
+        is_over = connection.has_begun or not self._awaits_first
+        if is_over and connection.is_idle and not connection.is_closed:
             connection.close()
         self._check_drained()
 

@@ -310,6 +310,8 @@ def test_flood_of_messages_in_vain_is_dropped_unless_trusted(make: Make) -> None
 def test_drain_finishes_what_is_complete(make: Make, keep: bool) -> None:
     service = make()
     idle, open_, complete = (service.client() for _ in range(3))
+    send(idle, message_frames(1, b"x", GOOD))
+    assert service.result(idle)[:2] == (1, 0)
     open_.send(part(injection.MESSAGE, 1, b"x" * 20000))
     service.turns()
     send(complete, message_frames(1, b"x", GOOD))
@@ -330,4 +332,19 @@ def test_drain_finishes_what_is_complete(make: Make, keep: bool) -> None:
     assert service.frames(open_) == []
     service.turn_until(lambda: bool(drained))
     assert drained == [True]
-    assert len(service.files()["todo"]) == 1 + keep
+    assert len(service.files()["todo"]) == 2 + keep
+
+
+def test_a_client_accepted_just_before_a_handover_is_heard(make: Make) -> None:
+    service = make(stalled_s=0.3)
+    quick, silent = service.client(), service.client()
+    drained: list[bool] = []
+    service.server.drain(lambda: drained.append(True), keep_incomplete=True)
+    service.turns()
+    send(quick, message_frames(1, b"x", GOOD))
+    assert service.result(quick)[:2] == (1, 0)
+    assert service.frames(quick) == []
+    assert not drained
+    # Who never says anything must not keep the old process.
+    assert service.frames(silent) == []
+    service.turn_until(lambda: bool(drained))
