@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bench.peers.base import QMQP_PORT, SMTP_PORT
+import psutil
+
+from bench.errors import BenchError
+from bench.peers.base import QMQP_PORT, SMTP_PORT, STOP_S, Site
 from bench.peers.qmailqueue import DEFAULT_DELIVERY, QmailQueue
 from bench.sink import reachable
 
@@ -14,12 +17,16 @@ class Qsend(QmailQueue):
 
     name = "qsend"
 
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._held: psutil.Process | None = None
+
     def controls(self) -> dict[str, str]:
         slots = str(self.site.slots)
         found = {
             **self.routes(),
             "durability": self.site.durability,
-            "concurrencyremote": "0" if self.site.is_held else slots,
+            "concurrencyremote": slots,
             "concurrencyperhost": str(self.site.per_host),
             "concurrencylocal": str(LOCAL_SLOTS),
             "concurrencyperuser": str(LOCAL_SLOTS),
@@ -39,10 +46,26 @@ class Qsend(QmailQueue):
         self.wait(lambda: b"status: local 0/" in self.log.read_bytes(), "is not up")
         if self.site.listens:
             self.wait(lambda: reachable("127.0.0.1", SMTP_PORT), "takes no SMTP")
+        if self.site.is_held:
+            # As the others, which run without a queue manager until `release`.
+            self._held = self._send()
+            self._held.suspend()
 
     def release(self) -> None:
-        (self.path / "control/concurrencyremote").write_text(f"{self.site.slots}\n")
-        self.run(*self.command("reload"))
+        held, self._held = self._held, None
+        if held is not None:
+            held.resume()
+
+    def stop(self, patience_s: float = STOP_S) -> None:
+        self.release()
+        super().stop(patience_s)
+
+    def _send(self) -> psutil.Process:
+        assert self.process is not None
+        for each in psutil.Process(self.process.pid).children():
+            if each.cmdline()[0].startswith("qmail-send:"):
+                return each
+        raise BenchError("qsend has no qmail-send")
 
     def sendmail(self, recip: str) -> list[str]:
         return [str(self.path / "bin/sendmail"), "-f", "bench@sender.example", recip]
