@@ -20,6 +20,7 @@ from pathlib import Path
 from bench.lab import Lab
 from bench.outcome import Outcome
 from bench.tree import WHERE, far_apart
+from qsend.sysio.filesystem import syncs_links_with_names
 from qsend.sysio.spread import Threads
 from qsend.sysio.syncer import syncfs
 
@@ -83,7 +84,8 @@ class _Place:
     """A queue's directories and a Maildir's, each far from the others."""
 
     def __init__(self, top: Path) -> None:
-        self._fds = {}
+        self._fds: dict[str, int] = {}
+        self._may_be_unnamed = syncs_links_with_names(os.stat(top).st_dev)
         far_apart(top)
         for name in ("mess", "intd", "todo", "new", "tmp"):
             (top / name).mkdir()
@@ -108,8 +110,7 @@ class _Place:
             fds = [self._write(str(number)) for number in span]
             syncfs(self._fds["new"])
             for number, fd in zip(span, fds, strict=True):
-                new = self._fds["new"]
-                os.link(f"/proc/self/fd/{fd}", str(number), dst_dir_fd=new)
+                self._publish(str(number), fd)
                 os.close(fd)
             os.fsync(self._fds["new"])
             os.write(told, _SPAN.pack(span.start, span.stop))
@@ -118,10 +119,20 @@ class _Place:
         source = os.open(name, os.O_RDONLY, dir_fd=self._fds["mess"])
         content = os.read(source, 65536)
         os.close(source)
-        flags = os.O_WRONLY | os.O_TMPFILE
-        fd = os.open(".", flags, 0o600, dir_fd=self._fds["tmp"])
+        flags, path = os.O_WRONLY | os.O_CREAT | os.O_EXCL, name
+        if self._may_be_unnamed:
+            flags, path = os.O_WRONLY | os.O_TMPFILE, "."
+        fd = os.open(path, flags, 0o600, dir_fd=self._fds["tmp"])
         os.write(fd, content)
         return fd
+
+    def _publish(self, name: str, fd: int) -> None:
+        tmp, new = self._fds["tmp"], self._fds["new"]
+        if self._may_be_unnamed:
+            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=new)
+        else:
+            os.link(name, name, src_dir_fd=tmp, dst_dir_fd=new)
+            os.unlink(name, dir_fd=tmp)
 
     def remove(self, count: int, done: int) -> None:
         """What was told of, in threads; what makes it forgotten first, and durably."""
