@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
+import os
 import poplib
 import re
 import signal
 import socket
 import subprocess
+import sys
+import termios
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +32,8 @@ from tests.tree.harness import until
 
 pytestmark = pytest.mark.root
 
+_libc = ctypes.CDLL(None, use_errno=True)
+_PIDFD_GETFD = 438
 REFUSED = b"-ERR [AUTH] authorization failed\r\n"
 TEMPORARY = b"-ERR [SYS/TEMP] unable to check logins now; try again later\r\n"
 
@@ -426,17 +433,46 @@ def test_without_pop3listen_nothing_listens_and_the_tree_is_as_before(
         Raw(unstarted.port)
 
 
+def has_unread(pid: int) -> bool:
+    """Whether a process has been sent something that it has not read."""
+    process = os.pidfd_open(pid)
+    try:
+        sockets = (
+            int(fd.name)
+            for fd in Path(f"/proc/{pid}/fd").iterdir()
+            if os.readlink(fd).startswith("socket:")
+        )
+        return any(_unread_bytes(process, fd) > 0 for fd in sockets)
+    finally:
+        os.close(process)
+
+
+def _unread_bytes(process: int, fd: int) -> int:
+    ours = _libc.syscall(_PIDFD_GETFD, process, fd, 0)
+    assert ours >= 0, os.strerror(ctypes.get_errno())
+    try:
+        found = fcntl.ioctl(ours, termios.FIONREAD, bytes(4))
+    except OSError:
+        return 0  # it listens
+    finally:
+        os.close(ours)
+    return int.from_bytes(found, sys.byteorder)
+
+
 @pytest.mark.parametrize("role", ["qmail-login", "qmail-lookup"])
 def test_sessions_outlive_the_process_that_judges_and_logins_wait_for_a_new_one(
     pop: PopTree, mailbox: str, role: str
 ) -> None:
     with pop.session(mailbox) as client:
         [pid] = pop.tree.pids(role)
-        psutil.Process(pid).send_signal(signal.SIGSTOP)
+        process = psutil.Process(pid)
+        process.suspend()
+        until(lambda: process.status() == psutil.STATUS_STOPPED)
         with Raw(pop.port) as raw:
             raw.send(credentials(mailbox))
             assert raw.line() == b"+OK \r\n"
-            psutil.Process(pid).kill()
+            until(lambda: has_unread(pid))
+            process.kill()
             assert raw.line() == TEMPORARY
             pop.tree.wait_for(rb"warning: lost %b" % role.encode())
         until(lambda: raw_login(pop.port, mailbox) == b"+OK \r\n")

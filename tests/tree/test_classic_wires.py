@@ -44,9 +44,15 @@ def find(tree: Tree, kind: str) -> psutil.Process:
     """The classic program that start runs; none before it was exec'ed."""
     program = str(tree.home / f"bin/qmail-{kind}")
 
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return program in process.cmdline()
+        except psutil.NoSuchProcess:  # or a zombie
+            return False
+
     def running() -> list[psutil.Process]:
         [start, *_] = tree.family()
-        return [each for each in start.children() if program in each.cmdline()]
+        return [each for each in start.children() if runs(each)]
 
     until(lambda: bool(running()))
     [found] = running()
