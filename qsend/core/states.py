@@ -173,7 +173,7 @@ TRANSITIONS = (
         after=_S2,
         actor=_ENQUEUE,
         what="a message file gets its number",
-        steps=_steps("unlink intd", "unlink todo", "link mess"),
+        steps=_steps("unlink todo", "link mess"),
     ),
     Transition(
         before=_S2,
@@ -181,6 +181,7 @@ TRANSITIONS = (
         actor=_ENQUEUE,
         what="the envelope is written; all of it is made durable in one round",
         steps=_steps(
+            "unlink intd",
             "create intd",
             "write intd",
             "sync mess",

@@ -75,37 +75,38 @@ class Intake:
         return caller.is_exempt or caller.is_forward(self._start_pid)
 
     def check_space(self, caller: Caller) -> None:
-        """Raises: QueueTrouble with WRITE when less than min_free bytes are left."""
-        try:
-            free = self.writer.free_bytes()
-        except OSError as exc:
-            raise trouble(QueueExit.WRITE, exc) from exc
-        if free < self.min_free and not self.may_exceed(caller):
-            # No changing number in the text: the log tells the same thing once.
-            raise QueueTrouble(
-                QueueExit.WRITE, f"control/queueminfree: {self.min_free} are not free"
-            )
+        """Raises: QueueTrouble with WRITE when less than min_free is left."""
+        self._check(caller, self._lack())
 
     def check_room(self, caller: Caller) -> None:
         """Whether one more message can be stored and worked on.
 
-        Raises: QueueTrouble: WRITE with too few files left to make, BUSY when send or
-            the disk is far behind.
+        Raises: QueueTrouble: WRITE as check_space, BUSY when send or the disk is
+            far behind.
         """
-        problem = self._overload()
+        self._check(caller, self._lack() or self._overload())
+
+    def _check(self, caller: Caller, problem: QueueTrouble | None) -> None:
         if problem is not None and not self.may_exceed(caller):
             raise problem
 
-    def _overload(self) -> QueueTrouble | None:
+    def _lack(self) -> QueueTrouble | None:
+        """Of bytes, or of files that can be made. Raises: QueueTrouble."""
         # No changing numbers in the texts: the log tells the same thing once.
         try:
-            files = self.writer.free_files()
+            free_bytes, free_files = self.writer.free()
         except OSError as exc:
-            return trouble(QueueExit.WRITE, exc)
-        if files is not None and files < self.min_free // FILE_BYTES:
-            least = self.min_free // FILE_BYTES
+            raise trouble(QueueExit.WRITE, exc) from exc
+        if free_bytes < self.min_free:
+            text = f"control/queueminfree: {self.min_free} are not free"
+            return QueueTrouble(QueueExit.WRITE, text)
+        least = self.min_free // FILE_BYTES
+        if free_files is not None and free_files < least:
             text = f"control/queueminfree: the disk has no {least} files left"
             return QueueTrouble(QueueExit.WRITE, text)
+        return None
+
+    def _overload(self) -> QueueTrouble | None:
         if self.is_pressed:
             text = "qmail-send has too many messages that it has not taken up"
             return QueueTrouble(QueueExit.BUSY, text)
@@ -160,7 +161,7 @@ class Stream:
         self._reader = EnvelopeReader()
         self._draft: Draft | None = None
         self._stored = 0
-        self._next_look = 0
+        self._next_look = SPACE_STEP
 
     def begin(self) -> None:
         """Open the message's file and write its Received line."""

@@ -76,16 +76,14 @@ class QueueWriter:
             raise trouble(QueueExit.QUEUE, exc) from exc
         self.spoiled: list[int] = []
 
-    def free_bytes(self) -> int:
-        """Space that an ordinary account may still use. Raises: OSError."""
-        found = os.fstatvfs(self.todo_fd)
-        return found.f_bavail * found.f_frsize
+    def free(self) -> tuple[int, int | None]:
+        """What an ordinary account may still use: bytes, and files to be made.
 
-    def free_files(self) -> int | None:
-        """Files that an ordinary account may still make; None where that is not
-        limited. Raises: OSError."""
+        None for files where they are not limited. Raises: OSError.
+        """
         found = os.fstatvfs(self.todo_fd)
-        return found.f_favail if found.f_files else None
+        free_files = found.f_favail if found.f_files else None
+        return found.f_bavail * found.f_frsize, free_files
 
     def begin(self, head: bytes) -> Draft:
         """A new message starting with `head` (its Received line).
@@ -103,6 +101,7 @@ class QueueWriter:
         for fd in self.spoiled:
             os.close(fd)
         self.spoiled.clear()
+        self.files.close()
         self.dirs.close()
 
 
@@ -198,35 +197,19 @@ class Draft:
             self._writer.files.drop(self._name)
 
     def _name_files(self) -> None:
-        """S1 -> S3: stale names away, mess/N, intd/N. Once."""
+        """S1 -> S3: a stale todo/N away, mess/N, intd/N. Once."""
         if self._state is not _State.OPEN:
             return
-        self._refuse_taken()
-        self._unlink_stale()
+        self._make_way()
         self._link_mess()
         self._state = _State.NAMED
-        writer = self._writer
         try:
-            self._intd.fd = writer.files.envelope(str(self.messid))
+            self._intd.fd = self._new_envelope()
         except OSError as exc:
             raise trouble(QueueExit.INTD, exc) from exc
 
-    def _refuse_taken(self) -> None:
-        """Stop if some file that is not inode N is called mess/N.
-
-        In a queue restored from a copy: what else is called N is that message's.
-        """
-        writer, name = self._writer, str(self.messid)
-        try:
-            is_taken = writer.dirs.exists(name, writer.dirs.of("mess", self.messid))
-        except OSError as exc:
-            raise trouble(QueueExit.MESS, exc) from exc
-        if is_taken:
-            self._spoil()
-            raise QueueTrouble(QueueExit.MESS, f"mess/{name} is another file")
-
-    def _unlink_stale(self) -> None:
-        """Remove envelopes of an older message with this number.
+    def _make_way(self) -> None:
+        """Remove the envelope of an older message with this number, if there is one.
 
         With mess/N linked beside an old todo/N the message would go to the old
         one's recipients, so the removal must be durable first. No crash of ours
@@ -234,11 +217,24 @@ class Draft:
         """
         writer, name = self._writer, str(self.messid)
         try:
-            for fd in (writer.intd_fd, writer.todo_fd):
-                if writer.dirs.unlink(name, fd):
-                    os.fsync(fd)
+            if not writer.dirs.exists(name, writer.todo_fd):
+                return
+            if writer.dirs.exists(name, writer.dirs.of("mess", self.messid)):
+                # In a queue restored from a copy: all that is called N is its.
+                raise self._taken()
+            writer.dirs.unlink(name, writer.todo_fd)
+            os.fsync(writer.todo_fd)
         except OSError as exc:
-            raise trouble(QueueExit.INTD, exc) from exc
+            raise trouble(QueueExit.TODO, exc) from exc
+
+    def _new_envelope(self) -> int:
+        writer, name = self._writer, str(self.messid)
+        try:
+            return writer.files.envelope(name)
+        except FileExistsError:
+            # An older message's, without a todo/N: nobody reads it.
+            writer.dirs.unlink(name, writer.intd_fd)
+            return writer.files.envelope(name)
 
     def _link_mess(self) -> None:
         writer = self._writer
@@ -247,10 +243,15 @@ class Draft:
             writer.files.link(self._mess.fd, self._name, str(self.messid), mess_fd)
             self._drop_pid_name(mess_fd)
         except FileExistsError as exc:
-            self._spoil()
-            raise trouble(QueueExit.MESS, exc) from exc
+            raise self._taken() from exc
         except OSError as exc:
             raise trouble(QueueExit.MESS, exc) from exc
+
+    def _taken(self) -> QueueTrouble:
+        """mess/N is some file that is not inode N."""
+        self._spoil()
+        text = f"mess/{self.messid} is another file"
+        return QueueTrouble(QueueExit.MESS, text)
 
     def _drop_pid_name(self, mess_fd: int) -> None:
         try:
