@@ -96,7 +96,10 @@ def tables(outcomes: Sequence[Outcome]) -> str:
 
 
 def facts(runs: Sequence[Run]) -> str:
-    """What they were made on, as a list; what differs, for each with its variants."""
+    """What they were made on, as a list; what differs, for each with its variants.
+
+    With its workloads, where these are too many.
+    """
     names = list(dict.fromkeys(name for run in runs for name in run.machine))
     common = [n for n in names if len({str(r.machine.get(n)) for r in runs}) == 1]
     text = "".join(f"* {name}: {runs[0].machine[name]}\n" for name in common)
@@ -105,8 +108,9 @@ def facts(runs: Sequence[Run]) -> str:
     for number, run in enumerate(runs, 1):
         own = {n: run.machine[n] for n in run.machine if n not in common}
         named = variants(run.outcomes)
-        which = "; ".join(named) if len(named) <= NAMED_MAX else "all other variants"
-        text += f"* run {number} ({which}): "
+        if len(named) > NAMED_MAX:
+            named = list(dict.fromkeys(name.split()[0] for name in named))
+        text += f"* run {number} ({'; '.join(named)}): "
         text += ", ".join(f"{name} {value}" for name, value in own.items()) + "\n"
     return text
 
