@@ -31,7 +31,6 @@ class QueueFiles:
         self._intd_fd = dirs.fd("intd")
         self._gid = os.fstat(dirs.fd("todo")).st_gid
         self._serial = 0
-        self._proc_fd = -1
         self.has_unnamed = self._try_unnamed()
 
     def message(self) -> tuple[int, str, int]:
@@ -68,18 +67,12 @@ class QueueFiles:
             os.link(old, new, src_dir_fd=self._pid_fd, dst_dir_fd=dir_fd)
         else:
             # linkat with AT_SYMLINK_FOLLOW: os.link's default with a dir_fd.
-            os.link(str(fd), new, src_dir_fd=self._proc_fd, dst_dir_fd=dir_fd)
+            os.link(_proc_path(fd), new, dst_dir_fd=dir_fd)
 
     def drop(self, name: str) -> None:
         """Remove a name in pid/, if it is one. Raises: OSError."""
         if name:
             self._dirs.unlink(name, self._pid_fd)
-
-    def close(self) -> None:
-        """Give back what was opened here."""
-        if self._proc_fd >= 0:
-            os.close(self._proc_fd)
-            self._proc_fd = -1
 
     def _own(self, fd: int) -> int:
         """Give a new file the queue's mode and group; returns its inode number.
@@ -100,11 +93,13 @@ class QueueFiles:
     def _try_unnamed(self) -> bool:
         # Needs O_TMPFILE of the file system, and /proc to give the file a name.
         try:
-            os.close(self._open_unnamed())
-            self._proc_fd = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY)
+            fd = self._open_unnamed()
         except OSError:
             return False
-        return True
+        try:
+            return os.path.exists(_proc_path(fd))
+        finally:
+            os.close(fd)
 
     def _open_unnamed(self) -> int:
         # A file system takes a new inode from near the directory that it is asked
@@ -125,3 +120,7 @@ class QueueFiles:
                 if seq == _PID_NAMES:
                     raise
         raise AssertionError("unreachable: the last try raises")
+
+
+def _proc_path(fd: int) -> str:
+    return f"/proc/self/fd/{fd}"

@@ -101,7 +101,6 @@ class QueueWriter:
         for fd in self.spoiled:
             os.close(fd)
         self.spoiled.clear()
-        self.files.close()
         self.dirs.close()
 
 

@@ -98,7 +98,7 @@ def inject_on_send(home: EnqueueHome) -> int:
 STEPS = [
     (r"openat\(\d+<[^>]*/mess/\d+>, \"\.\", .*O_TMPFILE", "unnamed file"),
     (r"linkat\([^)]*/mess/\d+>", "mess name"),
-    (r"linkat\(\d+<[^>]*/fd>, [^)]*/intd>", "intd name"),
+    (r"linkat\(AT_FDCWD[^)]*/intd>", "intd name"),
     (r"fsync\(\d+<[^>]*/mess/\d+(/#?\d+)?[> ]", "data"),
     (r"fsync\(\d+<[^>]*/intd>\)", "data"),
     (r"linkat\(\d+<[^>]*/intd>, \"\d+\", \d+<[^>]*/todo>", "todo name"),

@@ -9,7 +9,6 @@ vouches only for what was there when it began, and that a write may be torn.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,10 +27,6 @@ class Mark:
 
     ops: int
     text: str
-
-
-_DESCRIPTOR = re.compile(r"/proc/(self|\d+)/fd/\d+")
-"""A file that has no other name."""
 
 
 class RecordDisk(FakeDisk):
@@ -212,10 +207,8 @@ class RecordDisk(FakeDisk):
         path = self._at_path(target, new)
         if path is None:
             return
-        source_path = os.path.join(place.path, os.fsdecode(name))
-        if _DESCRIPTOR.fullmatch(source_path):
-            fd = int(os.path.basename(source_path))
-            node: int | None = self._fds[call.thread, fd]
+        if name.startswith(b"/proc/self/fd/"):
+            node: int | None = self._fds[call.thread, int(name.rpartition(b"/")[2])]
         else:
             source = self._at_path(place, name)
             node = None if source is None else self._node(source)

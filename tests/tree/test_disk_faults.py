@@ -29,7 +29,7 @@ pytestmark = pytest.mark.root
 HERE = Path(__file__).parent
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS, errno.EMFILE)
 CALLS = {
-    "queue": ("open", "close", "write", "fsync", "link", "unlink", "stat"),
+    "queue": ("open", "close", "write", "fsync", "link", "stat"),
     "send": ("open", "close", "write", "fsync", "unlink", "utime", "stat", "read"),
     "clean": ("fsync", "unlink", "stat"),
     "local": ("open", "close", "write", "fsync", "link", "stat", "read"),
