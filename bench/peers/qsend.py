@@ -22,11 +22,10 @@ class Qsend(QmailQueue):
         self._held: psutil.Process | None = None
 
     def controls(self) -> dict[str, str]:
-        slots = str(self.site.slots)
         found = {
             **self.routes(),
             "durability": self.site.durability,
-            "concurrencyremote": slots,
+            "concurrencyremote": str(self.site.slots),
             "concurrencyperhost": str(self.site.per_host),
             "concurrencylocal": str(LOCAL_SLOTS),
             "concurrencyperuser": str(LOCAL_SLOTS),

@@ -23,9 +23,10 @@ def syncs_links_with_names(device: int) -> bool:
     True for ext4 with a journal and for XFS; False where nothing is known.
     """
     disk = _disk(device)
-    return _journal_task(disk) not in ("", "<none>") or bool(
-        disk and os.path.isdir(f"/sys/fs/xfs/{disk}")
-    )
+    if not disk:
+        return False
+    has_journal = _journal_task(disk) not in ("", "<none>")
+    return has_journal or os.path.isdir(f"/sys/fs/xfs/{disk}")
 
 
 def _disk(device: int) -> str:
@@ -39,8 +40,6 @@ def _disk(device: int) -> str:
 
 def _journal_task(disk: str) -> str:
     """The journal's process, or "<none>"; "" where it is no ext4."""
-    if not disk:
-        return ""
     try:
         with open(f"/sys/fs/ext4/{disk}/journal_task", encoding="ascii") as task:
             return task.read().strip()

@@ -6,19 +6,22 @@ from pathlib import Path
 import pytest
 
 from qsend.sysio.filesystem import is_without_journal, syncs_links_with_names
-from tests.loopdisk import loop_disks, needs_loop
+from tests.loopdisk import EXT4, EXT4_WITHOUT_JOURNAL, XFS, loop_disks, needs_loop
 
 
 @needs_loop
 @pytest.mark.root
-def test_ext4_syncs_links_with_names_when_it_has_a_journal(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "syncs", "lacks_journal"),
+    [(EXT4, True, False), (EXT4_WITHOUT_JOURNAL, False, True), (XFS, True, False)],
+)
+def test_what_is_known_of_file_systems(
+    tmp_path: Path, kind: str, syncs: bool, lacks_journal: bool
+) -> None:
     with loop_disks(tmp_path) as make:
-        with_one = os.stat(make(journal=True).where).st_dev
-        without = os.stat(make(journal=False).where).st_dev
-        assert syncs_links_with_names(with_one)
-        assert not is_without_journal(with_one)
-        assert not syncs_links_with_names(without)
-        assert is_without_journal(without)
+        device = os.stat(make(kind).where).st_dev
+        assert syncs_links_with_names(device) == syncs
+        assert is_without_journal(device) == lacks_journal
 
 
 def test_of_other_file_systems_nothing_is_taken_for_granted() -> None:

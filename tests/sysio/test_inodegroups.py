@@ -13,7 +13,14 @@ import pytest
 from qsend.sysio import queuemaker
 from qsend.sysio.inodegroups import scatter
 from qsend.sysio.queuewriter import QueueWriter
-from tests.loopdisk import LoopDisk, Make, loop_disks, needs_loop
+from tests.loopdisk import (
+    EXT4,
+    EXT4_WITHOUT_JOURNAL,
+    LoopDisk,
+    Make,
+    loop_disks,
+    needs_loop,
+)
 from tests.queues import own_accounts
 
 
@@ -44,7 +51,7 @@ def inodes_per_group(disk: LoopDisk) -> int:
 def test_messages_of_a_queue_without_a_journal_lie_in_several_groups(
     make: Make,
 ) -> None:
-    disk = make(journal=False)
+    disk = make(EXT4_WITHOUT_JOURNAL)
     where = disk.where
     queuemaker.create(str(where), own_accounts())
     assert "T" in flags(where / "queue/mess")
@@ -62,7 +69,7 @@ def test_messages_of_a_queue_without_a_journal_lie_in_several_groups(
 @needs_loop
 @pytest.mark.root
 def test_a_queue_with_a_journal_stays_together(make: Make) -> None:
-    where = make(journal=True).where
+    where = make(EXT4).where
     queuemaker.create(str(where), own_accounts())
     assert "T" not in flags(where / "queue/mess")
 
